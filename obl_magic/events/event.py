@@ -1,0 +1,210 @@
+"""Event types and their JSON lines. Knows nothing of processes or files.
+
+An event is a frozen record that one rank emits. ``rank`` is -1 for the launcher and the conductor.
+``time_s`` is Unix time in seconds on the host that emitted it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+LAUNCHER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        rank: the emitting rank, or -1.
+        time_s: Unix time in seconds.
+    """
+
+    kind: ClassVar[str] = ""
+    rank: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """A rank is up and has the job.
+
+    Attributes:
+        pid: its process id. host: its host name. digest: sha256 of the source it is about to run.
+        engine: collectives in use. local_rank: position on its host. threads: intra-op threads.
+    """
+
+    kind: ClassVar[str] = "started"
+    pid: int
+    host: str
+    digest: str
+    engine: str
+    local_rank: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Where a Keras fit is.
+
+    Attributes:
+        epoch: 1-based. epochs: how many there will be. step: 1-based within the epoch.
+        steps: steps per epoch, or None while unknown. samples_per_s: of the whole world, or None.
+        logs: the last known metrics (exact over all ranks).
+        stepped: optimizer steps of this fit so far.
+    """
+
+    kind: ClassVar[str] = "progress"
+    epoch: int
+    epochs: int
+    step: int
+    steps: int | None
+    samples_per_s: float | None
+    logs: dict[str, float]
+    stepped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Event):
+    """One or more named numbers at one moment.
+
+    Attributes:
+        values: name -> number. step: global step (optimizer steps so far), or None.
+        epoch: 1-based epoch, or None outside epochs.
+    """
+
+    kind: ClassVar[str] = "metric"
+    values: dict[str, float]
+    step: int | None
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Log(Event):
+    """Text written by the user's code, C code, or the launcher.
+
+    Attributes:
+        stream: ``stdout`` or ``stderr``. text: the text, with its line ends.
+    """
+
+    kind: ClassVar[str] = "log"
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """A sentence about what was made distributed, or was not, in plain words.
+
+    Attributes:
+        text: the sentence. code: a stable short name for it.
+    """
+
+    kind: ClassVar[str] = "note"
+    text: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(Event):
+    """A rank's sign of life.
+
+    Attributes:
+        step: steps it has done. where: ``file:line`` of its main thread.
+    """
+
+    kind: ClassVar[str] = "heartbeat"
+    step: int
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Event):
+    """A rank's function returned, and its value is in the run folder.
+
+    Attributes:
+        file: name of the value's file in the run folder. size_bytes: its size.
+        first_step_s: Unix time of the end of the first training step, or None.
+    """
+
+    kind: ClassVar[str] = "result"
+    file: str
+    size_bytes: int
+    first_step_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A rank's function raised, or a rank went away.
+
+    Attributes:
+        error: ``Type: message``. traceback: text, user frames only. where: the deepest line of the
+        user's own code, e.g. ``In [7], line 12``. file: name of the pickled exception, or "".
+    """
+
+    kind: ClassVar[str] = "failed"
+    error: str
+    traceback: str
+    where: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The run is over; written by the conductor.
+
+    Attributes:
+        status: final status. error: first cause, or "".
+    """
+
+    kind: ClassVar[str] = "ended"
+    status: str
+    error: str
+
+
+KINDS: dict[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Ended)
+}
+
+
+def to_json(event: Event) -> str:
+    """One line of JSON: ASCII, no newline; NaN and infinities as strings, so that any reader can parse it."""
+    return json.dumps({"kind": event.kind, **_plain(asdict(event))}, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(line: str) -> Event:
+    """The event of a line that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: the line is not such an event.
+    """
+    try:
+        record = json.loads(line)
+        cls = KINDS[record.pop("kind")]
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: _number(cls, name, value) for name, value in record.items() if name in known})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {line[:80]!r}") from error
+
+
+_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"~": str(value)}
+    return value
+
+
+def _number(cls: type[Event], name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"~"}:
+            return _NUMBERS[value["~"]]
+        return {key: _number(cls, key, item) for key, item in value.items()}
+    return value

@@ -1,0 +1,129 @@
+"""Folds events into the state of a run. Pure: (state, event) -> state; reads no clock, no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from obl_magic.events.event import (
+    Ended,
+    Event,
+    Failed,
+    Heartbeat,
+    Log,
+    Metric,
+    Note,
+    Progress,
+    Result,
+    Started,
+)
+
+TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """What is known of one rank.
+
+    Attributes:
+        pid: process id, 0 before it is up. host: host name. digest: sha256 of the source it ran.
+        state: ``waiting``, ``running``, ``returned`` or ``failed``. step: last known step.
+        where: last known place of its main thread. tail: its last lines of output.
+        first_step_s: Unix time at which its first training step was done, or None.
+    """
+
+    pid: int = 0
+    host: str = ""
+    digest: str = ""
+    state: str = "waiting"
+    step: int = 0
+    where: str = ""
+    tail: tuple[str, ...] = ()
+    first_step_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One row of ``Run.metrics``; see :class:`obl_magic.events.event.Metric`."""
+
+    time_s: float
+    rank: int
+    epoch: int | None
+    step: int | None
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Everything a display or a Run needs to know, folded from the events so far.
+
+    Attributes:
+        ranks: by rank. progress: the last progress of a fit, or None. latest: newest value by name.
+        notes: sentences by code, in order. failures: in order of arrival, first cause first.
+        results: file name of each returned value, by rank. status: ``running`` until ended.
+        started_s: Unix time of the first event. ended_s: of the end, or None.
+    """
+
+    ranks: dict[int, RankState]
+    progress: Progress | None = None
+    latest: dict[str, float] | None = None
+    notes: tuple[Note, ...] = ()
+    failures: tuple[Failed, ...] = ()
+    results: dict[int, str] | None = None
+    status: str = "running"
+    error: str = ""
+    started_s: float | None = None
+    ended_s: float | None = None
+    engine: str = ""
+
+
+def empty() -> RunState:
+    """The state before any event."""
+    return RunState(ranks={})
+
+
+def fold(state: RunState, event: Event) -> RunState:
+    """The state after one more event."""
+    if state.started_s is None:
+        state = replace(state, started_s=event.time_s)
+    match event:
+        case Started():
+            state = _rank(state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running")
+            return replace(state, engine=event.engine)
+        case Progress():
+            state = _rank(state, event.rank, step=event.stepped)
+            return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
+        case Metric():
+            return replace(state, latest={**(state.latest or {}), **event.values})
+        case Log():
+            known = state.ranks.get(event.rank, RankState())
+            lines = [line for line in event.text.replace("\r", "\n").split("\n") if line.strip()]
+            return _rank(state, event.rank, tail=(*known.tail, *lines)[-TAIL_LINES:])
+        case Note():
+            if any(note.code == event.code and note.text == event.text for note in state.notes):
+                return state
+            return replace(state, notes=(*state.notes, event))
+        case Heartbeat():
+            return _rank(state, event.rank, step=event.step, where=event.where)
+        case Result():
+            state = _rank(state, event.rank, state="returned", first_step_s=event.first_step_s)
+            return replace(state, results={**(state.results or {}), event.rank: event.file})
+        case Failed():
+            state = _rank(state, event.rank, state="failed")
+            return replace(state, failures=(*state.failures, event))
+        case Ended():
+            return replace(state, status=event.status, error=event.error, ended_s=event.time_s)
+    return state
+
+
+def metric_rows(event: Metric) -> list[MetricRow]:
+    """The rows of one metric event, in the order of its names."""
+    return [
+        MetricRow(event.time_s, event.rank, event.epoch, event.step, name, value)
+        for name, value in event.values.items()
+    ]
+
+
+def _rank(state: RunState, rank: int, **changes: object) -> RunState:
+    known = state.ranks.get(rank, RankState())
+    return replace(state, ranks={**state.ranks, rank: replace(known, **changes)})  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""The only file that names the files of a run. A run never deletes or overwrites another.
+
+``.oblivious/runs/<id>/`` beside the notebook, or ``$OBLIVIOUS_HOME/runs/<id>/``; private (0700).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from obl_magic.errors import SetupProblem
+
+
+def home(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Path:
+    """The folder that holds all runs: ``$OBLIVIOUS_HOME``, else ``.oblivious`` in ``cwd``."""
+    named = environ.get("OBLIVIOUS_HOME")
+    return Path(named).expanduser().absolute() if named else (cwd or Path.cwd()) / ".oblivious"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Names of the files of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is the folder's name."""
+        return self.path.name
+
+    @property
+    def events(self) -> Path:
+        """The event log, JSON lines: the truth about the run."""
+        return self.path / "events.jsonl"
+
+    @property
+    def job(self) -> Path:
+        """The pickled job that rank 0 reads."""
+        return self.path / "job.pkl"
+
+    @property
+    def source(self) -> Path:
+        """The function's source, exactly as written."""
+        return self.path / "function.py"
+
+    @property
+    def manifest(self) -> Path:
+        """Arguments, options, environment, seed, digest, captured names (JSON)."""
+        return self.path / "run.json"
+
+    def log(self, rank: int) -> Path:
+        """What a rank wrote; ``launcher.log`` for rank -1."""
+        return self.path / ("launcher.log" if rank < 0 else f"rank-{rank}.log")
+
+    def value(self, rank: int) -> Path:
+        """The pickled return value of a rank."""
+        return self.path / f"value-{rank}.pkl"
+
+    def error(self, rank: int) -> Path:
+        """The pickled exception of a rank."""
+        return self.path / f"error-{rank}.pkl"
+
+    def write_json(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Writes a JSON file so that no reader sees half of it."""
+        self.write_bytes(path, (json.dumps(record, indent=1, default=str) + "\n").encode())
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Writes a file beside and moves it, so that no reader sees half of it."""
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(beside, path)
+        except OSError as error:
+            Path(beside).unlink(missing_ok=True)
+            raise _unwritable(path, error) from error
+
+
+def create(where: Path | None = None, now: datetime | None = None) -> RunDir:
+    """A new, empty, private run folder with an id that no other run has.
+
+    Raises:
+        SetupProblem: the folder cannot be written.
+    """
+    runs = (where or home()) / "runs"
+    stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+    try:
+        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            path = runs / f"{stamp}-{secrets.token_hex(3)}"
+            try:
+                path.mkdir(mode=0o700)
+                return RunDir(path)
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise _unwritable(runs, error) from error
+
+
+def existing(where: Path | None = None) -> list[RunDir]:
+    """All runs of a home, oldest first."""
+    runs = (where or home()) / "runs"
+    if not runs.is_dir():
+        return []
+    return [RunDir(path) for path in sorted(runs.iterdir()) if (path / "run.json").is_file()]
+
+
+def _unwritable(path: Path, error: OSError) -> SetupProblem:
+    return SetupProblem(
+        f"cannot write the run's folder {path} ({error.strerror})",
+        "free or open it, or set OBLIVIOUS_HOME to a folder you can write",
+    )

@@ -1,0 +1,144 @@
+"""Frozen values that cross rooms. Does nothing: no I/O, no framework, no defaults that think."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT_SEED = 0
+"""Base seed of a run that names none: runs repeat themselves unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedName:
+    """One thing the training function drags along.
+
+    Attributes:
+        path: how the function reaches it, e.g. ``train -> helper -> table``.
+        type_name: type of the value, as ``module.Qualname`` without builtins.
+        size_bytes: what it weighs when sent, in bytes (an estimate for arrays: their buffer).
+        secret: its name or its look suggests a credential.
+    """
+
+    path: str
+    type_name: str
+    size_bytes: int
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CellSource:
+    """The text of one notebook cell (or file) whose code travels, for tracebacks on a rank.
+
+    Attributes:
+        filename: the code objects' ``co_filename``.
+        label: what a user calls it: ``In [7]`` or the file's own name.
+        text: the source, whose line numbers are those of the code.
+    """
+
+    filename: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The training function with all it needs, as a value.
+
+    Attributes:
+        name: the function's name.
+        source: its source text, exactly as written.
+        digest: sha256 of ``source``, hexadecimal.
+        payload: the pickled function and the values for its parameters without default.
+        names: what it drags along, largest first.
+        sources: cell texts for tracebacks.
+        provided: parameters filled by name from the notebook.
+    """
+
+    name: str
+    source: str
+    digest: str
+    payload: bytes = field(repr=False)
+    names: tuple[CapturedName, ...] = ()
+    sources: tuple[CellSource, ...] = ()
+    provided: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a planner asks for: one call of the function.
+
+    Attributes:
+        number: 0-based position in the plan.
+        args: arguments by name.
+        seed: base seed of this call.
+    """
+
+    number: int
+    args: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one run behaves, as far as the ranks and the conductor need to know.
+
+    Attributes:
+        workers: number of ranks, or None for a call inside this process.
+        engine: ``auto``, ``horovod`` or ``mpi``.
+        batch: ``global`` (the code's batch is the whole world's) or ``per-worker``.
+        seed: base seed.
+        show_ranks: ranks whose prints appear live.
+        quiet: no live display at all.
+        timeout_s: deadline for the run in seconds, or None.
+    """
+
+    workers: int | None = None
+    engine: str = "auto"
+    batch: str = "global"
+    seed: int = DEFAULT_SEED
+    show_ranks: tuple[int, ...] | None = (0,)
+    quiet: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of the function in one world.
+
+    Attributes:
+        name: the function's name.
+        digest: sha256 the ranks must find when they hash the source they got.
+        source: the function's source.
+        payload: the pickled function with its provided values.
+        args: arguments by name.
+        sources: cell texts for tracebacks.
+        seed: base seed.
+        batch: ``global`` or ``per-worker``.
+        engine: ``horovod`` or ``mpi``; already decided.
+        run_dir: the run's folder.
+    """
+
+    name: str
+    digest: str
+    source: str
+    payload: bytes = field(repr=False)
+    args: dict[str, Any]
+    sources: tuple[CellSource, ...]
+    seed: int
+    batch: str
+    engine: str
+    run_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job ended.
+
+    Attributes:
+        status: ``succeeded``, ``failed``, ``interrupted``, ``stalled`` or ``timed out``.
+        error: the first cause, or None.
+    """
+
+    status: str
+    error: BaseException | None = None
