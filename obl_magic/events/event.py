@@ -186,7 +186,7 @@ def from_json(line: str) -> Event:
         record = json.loads(line)
         cls = KINDS[record.pop("kind")]
         known = {f.name for f in fields(cls)}
-        return cls(**{name: _number(cls, name, value) for name, value in record.items() if name in known})
+        return cls(**{name: _number(value) for name, value in record.items() if name in known})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an event: {line[:80]!r}") from error
 
@@ -202,9 +202,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(cls: type[Event], name: str, value: Any) -> Any:
+def _number(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"~"}:
+        if set(value) == {"~"} and isinstance(value["~"], str):
             return _NUMBERS[value["~"]]
-        return {key: _number(cls, key, item) for key, item in value.items()}
+        return {key: _number(item) for key, item in value.items()}
     return value
