@@ -1,0 +1,74 @@
+"""Which rank am I, on which host, with which GPU: read from the launcher's environment. Starts nothing.
+
+One table per launcher (the idea is submitit's). GPUs are pinned before any framework is imported;
+this path was tested with fake devices only, never run on a GPU by us.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
+    # rank, size, local rank, local size
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One process of a world.
+
+    Attributes:
+        rank: 0-based, of ``size``. local_rank: 0-based on this host, of ``local_size``.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+ALONE = Rank(0, 1, 0, 1)
+
+
+def identify(environ: Mapping[str, str] = os.environ) -> Rank:
+    """This process's place in its world; alone where no launcher started it."""
+    for rank, size, local_rank, local_size in _LAUNCHERS:
+        if rank in environ and size in environ:
+            me, all_ = int(environ[rank]), int(environ[size])
+            return Rank(me, all_, int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_))
+    return ALONE
+
+
+def gpus(environ: Mapping[str, str] = os.environ, proc: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+    """The GPUs this process may use, as CUDA names them; found without importing a framework."""
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
+    return tuple(str(index) for index in range(len(list(proc.iterdir())))) if proc.is_dir() else ()
+
+
+def pin_gpu(
+    me: Rank, environ: MutableMapping[str, str] = os.environ, proc: Path = Path("/proc/driver/nvidia/gpus")
+) -> str | None:
+    """Gives this rank one GPU of its host, by local rank, round robin when there are fewer than ranks.
+
+    Must be called before a framework is imported. Returns the GPU's name, or None where there is none.
+    """
+    found = gpus(environ, proc)
+    if not found:
+        return None
+    mine = found[me.local_rank % len(found)]
+    environ["CUDA_VISIBLE_DEVICES"] = mine
+    environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    return mine
+
+
+def _leading_int(text: str | None, otherwise: int) -> int:
+    digits = "".join(c for c in (text or "").split("(")[0] if c.isdigit())
+    return int(digits) if digits else otherwise

@@ -1,0 +1,90 @@
+"""The reporter: how training code says numbers. Outside a run it says nothing. Knows no framework."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from obl_magic.events.event import Event, Metric, Note
+
+
+class Reporter:
+    """Sends metrics and notes of one rank.
+
+    Args:
+        emit: takes each event. rank: the rank that speaks.
+    """
+
+    def __init__(self, emit: Callable[[Event], None], rank: int) -> None:
+        self.emit = emit
+        self.rank = rank
+        self.first_step_s: float | None = None
+        self.steps = 0
+
+    def __call__(self, *, step: int | None = None, epoch: int | None = None, **values: Any) -> None:
+        """Reports named numbers; the same as :func:`obl_magic.report`."""
+        if values:
+            numbers = {name: _number(name, value) for name, value in values.items()}
+            self.emit(Metric(self.rank, time.time(), numbers, _whole("step", step), _whole("epoch", epoch)))
+
+    report = __call__
+
+    def note(self, code: str, text: str) -> None:
+        """Says a sentence about the run once; ``code`` is its stable short name."""
+        self.emit(Note(self.rank, time.time(), text, code))
+
+    def stepped(self) -> None:
+        """Counts one training step; remembers when the first one was done."""
+        self.steps += 1
+        if self.first_step_s is None:
+            self.first_step_s = time.time()
+
+
+_current: Reporter | None = None
+
+
+def current() -> Reporter | None:
+    """The reporter of the run this code is in, or None outside any run."""
+    return _current
+
+
+@contextmanager
+def reporting(reporter: Reporter) -> Iterator[Reporter]:
+    """Makes ``reporter`` the one that :func:`report` speaks to."""
+    global _current
+    before, _current = _current, reporter
+    try:
+        yield reporter
+    finally:
+        _current = before
+
+
+def report(*, step: int | None = None, epoch: int | None = None, **values: Any) -> None:
+    """Reports named numbers from inside a training function: ``report(loss=0.3, step=10)``.
+
+    Outside a run it does nothing, so the function runs anywhere. A Keras ``fit`` reports by itself.
+
+    Args:
+        step: global step the numbers belong to. epoch: 1-based epoch. values: name -> number
+        (Python, NumPy or TensorFlow scalar).
+
+    Raises:
+        TypeError: a value is not a number.
+    """
+    if _current is not None:
+        _current(step=step, epoch=epoch, **values)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"report() got {name}={type(value).__name__}; expected a number; do: report({name}=float(...))"
+        ) from None
+
+
+def _whole(name: str, value: Any) -> int | None:
+    return None if value is None else int(value)

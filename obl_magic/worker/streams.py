@@ -1,0 +1,147 @@
+"""Keeps a rank's real standard output for events and turns everything else printed into log events.
+
+Python's prints become events in the writing thread, so that nothing is lost when the rank dies in the next
+instruction; what C code writes to descriptors 1 and 2 goes through a pipe and a thread.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from obl_magic.events.event import Event, Log, to_json
+from obl_magic.events.frames import encode
+
+Emit = Callable[[Event], None]
+
+
+class EventPipe:
+    """Writes events to a descriptor as frames, numbered without gaps, from any thread."""
+
+    def __init__(self, descriptor: int, rank: int) -> None:
+        self._descriptor = descriptor
+        self._rank = rank
+        self._sequence = 0
+        self._lock = threading.Lock()
+
+    def emit(self, event: Event) -> None:
+        """Sends one event; returns when the launcher's pipe has it."""
+        text = to_json(event)
+        with self._lock:
+            for frame in encode(self._rank, self._sequence, text):
+                _write_all(self._descriptor, frame)
+            self._sequence += 1
+
+
+class LogStream(io.TextIOBase):
+    """A text stream whose writes are log events; buffers up to a line end, a carriage return, or a flush."""
+
+    def __init__(self, emit: Emit, rank: int, name: str, descriptor: int) -> None:
+        super().__init__()
+        self._emit, self._rank, self._stream, self._descriptor = emit, rank, name, descriptor
+        self._pending = ""
+        self._lock = threading.RLock()
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """For code that writes bytes: goes to the descriptor, hence through the pipe."""
+        return _BytesOf(self)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._pending += str(text)
+            cut = max(self._pending.rfind("\n"), self._pending.rfind("\r")) + 1
+            if cut:
+                self._send(self._pending[:cut])
+                self._pending = self._pending[cut:]
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            if self._pending:
+                self._send(self._pending)
+                self._pending = ""
+
+    def _send(self, text: str) -> None:
+        self._emit(Log(self._rank, time.time(), self._stream, text))
+
+
+class _BytesOf(io.BufferedIOBase):
+    def __init__(self, stream: LogStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        raw = bytes(data)  # type: ignore[call-overload]
+        self._stream.write(raw.decode("utf-8", "replace"))
+        return len(raw)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class TakenStreams:
+    """This process's standard output and error, taken over for one rank."""
+
+    def __init__(self, rank: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.raw_stderr = os.dup(2)
+        self.pipe = EventPipe(os.dup(1), rank)
+        self._threads = [self._redirect(1, rank, "stdout"), self._redirect(2, rank, "stderr")]
+        self._streams = [LogStream(self.pipe.emit, rank, "stdout", 1), LogStream(self.pipe.emit, rank, "stderr", 2)]
+        sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Flushes what was printed and waits until all of it was sent."""
+        for stream in self._streams:
+            stream.flush()
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        for thread in self._threads:
+            thread.join(timeout=1)
+
+    def _redirect(self, descriptor: int, rank: int, name: str) -> threading.Thread:
+        reading, writing = os.pipe()
+        os.dup2(writing, descriptor)
+        os.close(writing)
+        thread = threading.Thread(target=self._forward, args=(reading, rank, name), name=f"obl-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _forward(self, reading: int, rank: int, name: str) -> None:
+        pending = b""
+        while chunk := os.read(reading, 65536):
+            pending += chunk
+            cut = max(pending.rfind(b"\n"), pending.rfind(b"\r")) + 1
+            if cut:
+                self.pipe.emit(Log(rank, time.time(), name, pending[:cut].decode("utf-8", "replace")))
+                pending = pending[cut:]
+        if pending:
+            self.pipe.emit(Log(rank, time.time(), name, pending.decode("utf-8", "replace")))
+        os.close(reading)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
