@@ -1,0 +1,48 @@
+# Needs python3.11, g++ and make; no root. `make VENV=/some/venv demo` uses an environment that you have.
+PYTHON ?= python3.11
+VENV ?= .venv
+BUILD ?= build
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.obl_magic_installed
+WITHOUT_TENSORFLOW := import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow") is not None)
+
+.PHONY: setup demo test lint format bench doctor clean
+.DEFAULT_GOAL := demo
+
+setup: $(INSTALLED)
+
+# Who has a TensorFlow keeps it; Horovod is then built for that one.
+$(INSTALLED): setup.cfg
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	extras=search,test,horovod-build; \
+	if $(PY) -c '$(WITHOUT_TENSORFLOW)'; then extras=cpu,$$extras; fi; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]"
+	$(PY) -m obl_magic install-horovod
+	touch $@
+
+demo: setup
+	$(PY) notebooks/execute.py notebooks/01_quickstart.ipynb $(BUILD)/01_quickstart.ipynb
+
+# Its last line is pytest's.
+test: setup lint
+	$(PY) -m pytest --cov
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup
+	$(PY) benchmarks/run.py
+
+doctor: setup
+	$(PY) -m obl_magic doctor
+
+clean:
+	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .coverage
