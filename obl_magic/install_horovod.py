@@ -52,6 +52,9 @@ MOVED_HEADERS = {
 }
 """Below ``tensorflow/compiler/xla``: the place where Horovod looks -> the place where the header is today."""
 
+CUDA_HOME = Path("/usr/local/cuda")
+"""Where NVIDIA's installers put the toolkit."""
+
 GPU_DEFINITIONS = """\
 
 // Horovod 0.28.1 spells the alias that XLA has dropped.
@@ -285,7 +288,7 @@ def gpu_homes(env: Mapping[str, str], packages: Path | None = None) -> dict[str,
     cuda_places = [
         *(env[name] for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME") if name in env),
         *([str(Path(nvcc).resolve().parent.parent)] if nvcc else []),
-        "/usr/local/cuda",
+        str(CUDA_HOME),
         *map(str, sorted(nvidia.glob("cu[0-9]*"), reverse=True)),
         str(nvidia / "cuda_nvcc"),
     ]
@@ -357,6 +360,8 @@ def link_nccl(folder: Path, env: dict[str, str]) -> None:
     (folder / "lib/libnccl.so").symlink_to(home / "lib/libnccl.so.2")
     (folder / "include").symlink_to(home / "include")
     env["HOROVOD_NCCL_HOME"] = str(folder)
+    # Our folder goes after the build: the library itself has to find the wheel's.
+    env["LDFLAGS"] = f"{env.get('LDFLAGS', '')} -Wl,-rpath,{home / 'lib'}".strip()
 
 
 def verify(ranks: int = 2, timeout_s: float = VERIFY_TIMEOUT_S) -> None:
@@ -400,7 +405,8 @@ def read_stamp(folder: Path | None = None) -> Stamp | None:
         return None
     ours = _json(folder / STAMP_NAME)
     if ours is not None:
-        return Stamp(**{field.name: ours.get(field.name, "") for field in dataclasses.fields(Stamp)})
+        versions = str(ours.get("horovod")), str(ours.get("tensorflow"))
+        return Stamp(*versions, ours.get("gpu"), str(ours.get("mpi", "")))
     theirs = _json(folder / "metadata.json")  # Horovod's own build writes it, without the rest
     if theirs is None or "tensorflow" not in theirs:
         return None
