@@ -292,7 +292,7 @@ def gpu_homes(env: Mapping[str, str], packages: Path | None = None) -> dict[str,
         *map(str, sorted(nvidia.glob("cu[0-9]*"), reverse=True)),
         str(nvidia / "cuda_nvcc"),
     ]
-    cuda = next((place for place in cuda_places if Path(place, "bin/nvcc").exists()), None)
+    cuda = next((place for place in cuda_places if _has(place, "bin/nvcc", "include/cuda_runtime.h")), None)
     if cuda is None:
         raise SetupProblem(
             "the CUDA toolkit (nvcc) is missing, which Horovod's GPU build needs",
@@ -300,7 +300,7 @@ def gpu_homes(env: Mapping[str, str], packages: Path | None = None) -> dict[str,
             f"CUDA_HOME=/its/folder {sys.executable} -m obl_magic install-horovod --gpu",
         )
     nccl_places = [env.get("HOROVOD_NCCL_HOME"), str(nvidia / "nccl"), cuda, "/usr"]
-    nccl = next((place for place in nccl_places if place and Path(place, "include/nccl.h").exists()), None)
+    nccl = next((place for place in nccl_places if place and _has(place, "include/nccl.h")), None)
     if nccl is None:
         raise SetupProblem(
             "NCCL is missing, which Horovod's GPU build needs",
@@ -436,6 +436,10 @@ def _installed_horovod() -> str:
         return "?"
 
 
+def _has(folder: str, *files: str) -> bool:
+    return all(Path(folder, name).exists() for name in files)
+
+
 def _joined(*places: object) -> str:
     return os.pathsep.join(str(place) for place in places if str(place))
 
@@ -449,8 +453,11 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _last_lines(log: Path, count: int = 15) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return "\n".join(line[:300] for line in lines[-count:])
+    """The end of a log; where a compiler or cmake named errors above it, the first of them come before it."""
+    lines = [line.rstrip()[:300] for line in log.read_text(errors="replace").splitlines()]
+    named = [at for at, line in enumerate(lines[:-count]) if "CMake Error" in line or " error: " in line]
+    first = [line for at in named[:2] for line in (*lines[at : at + 3], "...")]
+    return "\n".join(first + lines[-count:])
 
 
 def _logged(argv: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: float) -> str | int:

@@ -190,6 +190,8 @@ def test_the_gpu_build_names_a_missing_cuda_toolkit_and_a_missing_nccl(
         builder.gpu_homes(nowhere, tmp_path)
     (tmp_path / "cuda/bin").mkdir(parents=True)
     (tmp_path / "cuda/bin/nvcc").touch()
+    (tmp_path / "cuda/include").mkdir()
+    (tmp_path / "cuda/include/cuda_runtime.h").touch()
     here = {**nowhere, "CUDA_HOME": str(tmp_path / "cuda")}
     with pytest.raises(SetupProblem, match=r"NCCL is missing.*pip install nvidia-nccl-cu12"):
         builder.gpu_homes(here, tmp_path)
@@ -285,6 +287,14 @@ def test_a_failed_build_shows_its_last_lines_and_where_the_rest_is(
     (log,) = tmp_path.glob("obl-horovod-*/build.log")
     assert str(log) in failed.value.what
     assert log.read_text() == "In file a.cc\nerror: no such header\n"
+
+
+def test_the_errors_that_a_compiler_named_come_before_the_end_of_the_log(tmp_path: Path) -> None:
+    """Because pip ends every failure with the same dozen lines about itself."""
+    log = tmp_path / "build.log"
+    log.write_text("\n".join(["a.cc:1: error: no such type", " at", " here", *map(str, range(50))]))
+    lines = builder._last_lines(log, 3).splitlines()
+    assert lines == ["a.cc:1: error: no such type", " at", " here", "...", "47", "48", "49"]
 
 
 def test_a_trial_that_hangs_is_ended_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
