@@ -34,6 +34,11 @@ class RunDir:
 
     path: Path
 
+    @classmethod
+    def at(cls, path: str | Path) -> RunDir:
+        """The run folder at a path that exists."""
+        return cls(Path(path))
+
     @property
     def id(self) -> str:
         """The run's id, which is the folder's name."""

@@ -6,11 +6,17 @@ Its Keras binding is not used: under Keras 3 it is broken in part and silently w
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
+
+_SENDABLE = {tf.uint32: tf.int64, tf.uint64: tf.int64, tf.bfloat16: tf.float32}
+"""Types Horovod does not carry, and those that hold the same values."""
+
+_SUMMABLE = {**_SENDABLE, tf.bool: tf.int32}
 
 
 class HorovodCollectives:
@@ -27,33 +33,45 @@ class HorovodCollectives:
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         if not tensors:
             return []
-        wide = [tf.cast(t, tf.int32) if t.dtype == tf.bool else t for t in tensors]
-        summed = hvd.grouped_allreduce(wide, op=hvd.Sum, name=self._name("allreduce"))
+        wide = [tf.cast(t, _SUMMABLE.get(t.dtype, t.dtype)) for t in tensors]
+        summed = hvd.grouped_allreduce(wide, op=hvd.Sum, name=self._name("allreduce", tensors))
         return [_shaped(tf.cast(s, t.dtype), t) for s, t in zip(summed, tensors, strict=True)]
 
     def broadcast(self, tensors: Sequence[Any], root: int = 0) -> list[Any]:
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-        return [_shaped(hvd.broadcast(t, root, name=self._name("broadcast")), t) for t in tensors]
+        name = self._name("broadcast", tensors)
+        return [
+            _shaped(tf.cast(hvd.broadcast(tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)), root, f"{name}.{i}"), t.dtype), t)
+            for i, t in enumerate(tensors)
+        ]
 
     def allgather(self, tensor: Any) -> Any:
         tensor = tf.convert_to_tensor(tensor)
-        gathered = hvd.allgather(tensor, name=self._name("allgather"))
+        sent = tf.cast(tensor, _SENDABLE.get(tensor.dtype, tensor.dtype))
+        gathered = tf.cast(hvd.allgather(sent, name=self._name("allgather", [tensor])), tensor.dtype)
         gathered.set_shape([None, *tensor.shape[1:]])
         return gathered
 
     def allgather_object(self, value: Any) -> list[Any]:
-        everyone: list[Any] = hvd.allgather_object(value, name=self._name("object"))
+        everyone: list[Any] = hvd.allgather_object(value, name=self._name("object", []))
         return everyone
 
     def barrier(self) -> None:
-        hvd.allreduce(tf.zeros([1]), op=hvd.Sum, name=self._name("barrier"))
+        hvd.allreduce(tf.zeros([1]), op=hvd.Sum, name=self._name("barrier", []))
 
     def close(self) -> None:
         hvd.shutdown()
 
-    def _name(self, what: str) -> str:
-        """A name that is the same on every rank, since every rank makes the same calls in the same order."""
-        return f"obl.{what}.{next(self._names)}"
+    def _name(self, what: str, tensors: Sequence[Any]) -> str:
+        """A name that is the same on every rank, since every rank makes the same calls in the same order.
+
+        Traced calls get numbers; eager ones, which never overlap, are named by what they carry, so that Horovod
+        caches their negotiation.
+        """
+        if not tf.executing_eagerly():
+            return f"obl.{what}.{next(self._names)}"
+        carried = repr([(tuple(t.shape[1:] if what == "allgather" else t.shape), t.dtype.name) for t in tensors])
+        return f"obl.{what}.eager.{zlib.crc32(carried.encode()):08x}"
 
 
 def connect() -> HorovodCollectives:

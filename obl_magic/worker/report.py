@@ -35,9 +35,9 @@ class Reporter:
         """Says a sentence about the run once; ``code`` is its stable short name."""
         self.emit(Note(self.rank, time.time(), text, code))
 
-    def stepped(self) -> None:
-        """Counts one training step; remembers when the first one was done."""
-        self.steps += 1
+    def stepped(self, steps: int) -> None:
+        """Says that ``steps`` training steps were done; remembers when the first one was."""
+        self.steps = steps
         if self.first_step_s is None:
             self.first_step_s = time.time()
 

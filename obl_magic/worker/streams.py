@@ -17,6 +17,8 @@ from obl_magic.events.event import Event, Log, to_json
 from obl_magic.events.frames import encode
 
 Emit = Callable[[Event], None]
+EXIT_ORPHANED = 99
+"""Exit code of a rank that found its kernel or launcher gone."""
 
 
 class EventPipe:
@@ -143,5 +145,8 @@ class TakenStreams:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except BrokenPipeError:  # the launcher is gone, and with it everyone who could want to know
+        os._exit(EXIT_ORPHANED)

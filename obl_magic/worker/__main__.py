@@ -1,0 +1,119 @@
+"""A rank's process: takes its streams over, waits for a job, runs it, tells, leaves. Imports no IPython, no planner."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from obl_magic import payload
+from obl_magic.events.event import Started
+from obl_magic.values import Job
+from obl_magic.worker import execute, ranks
+from obl_magic.worker.report import Reporter
+from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
+
+POLL_S = 0.005
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Runs one job as one rank; the process's exit code says whether it succeeded."""
+    me = ranks.identify()
+    _die_with_the_launcher()
+    streams = TakenStreams(me.rank)
+    faulthandler.enable(file=streams.raw_stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ranks.pin_gpu(me)
+    job = _receive(me)
+    threads = int(os.environ.get("OBL_THREADS", "0"))
+    _set_threads_when_asked(threads)
+    reporter = Reporter(streams.pipe.emit, me.rank)
+    reporter.emit(
+        Started(
+            me.rank, time.time(), os.getpid(), socket.gethostname(), execute.digest_of(job.source), job.engine,
+            me.local_rank, threads,
+        )
+    )  # fmt: skip
+    ok = execute.tell(execute.run(job, reporter), job, reporter)
+    streams.close()
+    if ok:
+        _finalize_mpi()
+    os._exit(0 if ok else 1)
+
+
+def _receive(me: ranks.Rank) -> Job:
+    """Rank 0 reads the job's path from standard input and its bytes from there; the others get them over MPI."""
+    if me.size == 1:
+        return _load(_read_job())
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    if me.rank == 0:
+        data = _read_job()
+        for other in range(1, me.size):
+            comm.Isend([b"", MPI.BYTE], dest=other, tag=1).Free()
+    else:
+        while not comm.Iprobe(source=0, tag=1):
+            time.sleep(POLL_S)
+        comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=1)
+        data = b""
+    return _load(comm.bcast(data, root=0))
+
+
+def _read_job() -> bytes:
+    line = sys.stdin.readline()
+    if not line:
+        os._exit(EXIT_ORPHANED)
+    threading.Thread(target=_leave_with_the_kernel, name="obl-kernel", daemon=True).start()
+    return Path(json.loads(line)["job"]).read_bytes()
+
+
+def _load(data: bytes) -> Job:
+    job: Any = payload.loads(data)
+    assert isinstance(job, Job)
+    return job
+
+
+def _leave_with_the_kernel() -> None:
+    """Standard input ends when the kernel is gone; then nobody waits for us any more."""
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_ORPHANED)
+
+
+def _die_with_the_launcher() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _set_threads_when_asked(threads: int) -> None:
+    if threads <= 0:
+        return
+    from obl_magic.worker.frameworks import when_imported
+
+    def limit() -> None:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+
+    when_imported("tensorflow", limit).__enter__()
+
+
+def _finalize_mpi() -> None:
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Runs one job in this process: its arguments, its context, its result or its failure. Knows no MPI, no launcher."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from obl_magic import payload
+from obl_magic.errors import NotOblivious
+from obl_magic.events.event import Failed, Result
+from obl_magic.rundir import RunDir
+from obl_magic.values import Job
+from obl_magic.worker import collectives, tracebacks
+from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.report import Reporter, reporting
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a job left: its value, or its error with the place in the user's code."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+def digest_of(source: str) -> str:
+    """sha256 of a function's source, hexadecimal."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, reporter: Reporter) -> Any:
+    """Calls the function as one rank of ``job``'s world, with Keras made oblivious as soon as it is imported."""
+    with ExitStack() as contexts:
+        contexts.enter_context(reporting(reporter))
+        adapter: list[Any] = []
+
+        def connect() -> None:
+            from obl_magic.worker.keras import adapter as keras_adapter
+            from obl_magic.worker.keras import randomness
+
+            world = collectives.connect(job.engine)
+            contexts.callback(world.close)
+            adapter.append(contexts.enter_context(keras_adapter.oblivious(world, reporter)))
+            randomness.seed_all(job.seed)
+
+        contexts.enter_context(when_imported("keras", connect))
+        value = function(**arguments)
+        if job.engine != "alone" and not (adapter and adapter[0].distributed):
+            reporter.note(
+                "nothing-distributed",
+                "nothing in the function was made distributed (no fit, no optimizer step): "
+                "every rank ran all of it by itself",
+            )
+        return value
+
+
+def arguments_for(provided: dict[str, Any], job: Job, function: Callable[..., Any], reporter: Reporter) -> dict[str, Any]:
+    """The keyword arguments of the call: given ones, provided ones, and the reserved names where asked for."""
+    from obl_magic.capture import parameters
+
+    defaults, required = parameters(function)
+    arguments = {**provided, **job.args}
+    if "reporter" in required or "reporter" in defaults:
+        arguments.setdefault("reporter", reporter)
+    if "hparams" in required:
+        arguments.setdefault("hparams", {**defaults, **job.args})
+    return arguments
+
+
+def run(job: Job, reporter: Reporter) -> Finished:
+    """Unpickles and runs the job; never raises."""
+    tracebacks.remember(job.sources)
+    try:
+        if digest_of(job.source) != job.digest:
+            raise NotOblivious("the function changed on its way to the rank", "report this as a bug of obl_magic")
+        _seed(job.seed)
+        with ExitStack() as stack:
+            function, provided = payload.loads(job.payload)
+            stack.callback(sys.stdout.flush)
+            return Finished(value=call(function, arguments_for(provided, job, function, reporter), job, reporter))
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end a job like any error
+        return Finished(error=error)
+
+
+def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
+    """Writes the result or the failure to the run folder and says so; whether the job succeeded."""
+    folder = RunDir.at(job.run_dir)
+    if finished.error is None:
+        try:
+            data = payload.dumps(finished.value)
+        except Exception as error:  # noqa: BLE001 - any pickler may raise anything
+            finished = Finished(error=_unsendable(finished.value, error))
+        else:
+            path = folder.value(reporter.rank)
+            folder.write_bytes(path, data)
+            reporter.emit(Result(reporter.rank, time.time(), path.name, len(data), reporter.first_step_s))
+            return True
+    assert finished.error is not None
+    reporter.emit(_failed(finished.error, job, folder, reporter.rank))
+    return False
+
+
+def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed:
+    text, where = tracebacks.describe(error, job.sources)
+    file = ""
+    try:
+        data = payload.dumps(error)
+        payload.loads(data)
+        folder.write_bytes(folder.error(rank), data)
+        file = folder.error(rank).name
+    except Exception:  # noqa: BLE001 - an exception that cannot travel is told by its text
+        file = ""
+    return Failed(rank, time.time(), tracebacks.one_line(error), text, where, file)
+
+
+def _unsendable(value: Any, error: Exception) -> TypeError:
+    said = " ".join(str(error).split())
+    return TypeError(
+        f"the function returned a {type(value).__qualname__}, which cannot be sent back: {said}; "
+        "do: return numbers, arrays, a dict of them, or a Keras model (for a subclassed model: model.get_weights())"
+    )
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)

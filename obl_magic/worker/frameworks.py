@@ -1,0 +1,60 @@
+"""Calls back when a framework is imported, so that a rank pays only for the frameworks its function uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class _Then(Loader):
+    """Runs another loader, then a callback."""
+
+    def __init__(self, loader: Loader, then: Callable[[], None]) -> None:
+        self._loader, self._then = loader, then
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._then()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+
+class _Watch(MetaPathFinder):
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self._name, self._then = name, then
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, self._then)
+        return spec
+
+
+@contextmanager
+def when_imported(name: str, then: Callable[[], None]) -> Iterator[None]:
+    """Within it, ``then`` is called once: now if the module is already there, else right after its import."""
+    if name in sys.modules:
+        then()
+        yield
+        return
+    watch = _Watch(name, then)
+    sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        if watch in sys.meta_path:
+            sys.meta_path.remove(watch)

@@ -1,0 +1,68 @@
+"""Exact metrics: the ranks' metric *states* are combined before ``result()``, never the results.
+
+Sums are summed; a state that starts elsewhere than at zero adds its ranks' changes; one that starts at
+minus or plus infinity is a running maximum or minimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras.src.metrics.reduction_metrics import Mean, Sum
+
+from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras.patching import Patches
+
+
+def install(patches: Patches) -> None:
+    """Weights a scalar given to ``Mean`` or ``Sum`` in a sharded step with this rank's share of the batch.
+
+    A scalar is a number about the whole local batch (``tracker.update_state(loss)``); with the shares as
+    weights the ranks' states sum to what one process would have counted.
+    """
+
+    def make(original: Any) -> Any:
+        def update_state(metric: Any, values: Any, sample_weight: Any = None) -> Any:
+            scope = scopes.current()
+            if scope is not None and sample_weight is None and _is_scalar(values):
+                sample_weight = scope.weight
+            return original(metric, values, sample_weight=sample_weight)
+
+        return update_state
+
+    patches.replace(Mean, "update_state", make)
+    patches.replace(Sum, "update_state", make)
+
+
+def _is_scalar(values: Any) -> bool:
+    return len(np.shape(values) if not hasattr(values, "shape") else values.shape) == 0
+
+
+def combine(world: Collectives, variables: Sequence[Any]) -> None:
+    """Replaces the state of metric variables by that of the whole world, on every rank; eager.
+
+    Args:
+        world: the collectives. variables: Keras variables of metrics, the same on all ranks in the same order.
+    """
+    if not variables:
+        return
+    local = [tf.convert_to_tensor(variable.value) for variable in variables]
+    for variable, value in zip(variables, world.allreduce(local), strict=True):
+        variable.assign(value)
+
+
+@contextmanager
+def combined(world: Collectives, variables: Sequence[Any]) -> Iterator[None]:
+    """Within it the metric variables hold the world's state; afterwards this rank's own again; eager."""
+    local = [tf.identity(variable.value) for variable in variables]
+    combine(world, variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, local, strict=True):
+            variable.assign(value)

@@ -1,0 +1,56 @@
+"""What a step knows of its shard: how many samples are here, how many in the whole world.
+
+The scope is a Python-level context around a traced or eager step; its numbers are tensors of that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True, slots=True)
+class StepScope:
+    """The shard of the step being run or traced.
+
+    Attributes:
+        local: float32 scalar, samples of this rank that count. total: float32 scalar, of the world.
+        training: whether weights are being updated.
+    """
+
+    local: Any
+    total: Any
+    training: bool
+
+    @property
+    def weight(self) -> Any:
+        """This rank's share of the global batch, ``local / total``; the shares of all ranks sum to one."""
+        return self.local / self.total
+
+    @property
+    def upscale(self) -> Any:
+        """``total / local``; for a stand-in (``local == 0``) a finite number whose product is discarded."""
+        return self.total / tf.maximum(self.local, 1.0)
+
+
+_stack: list[StepScope] = []
+
+
+def current() -> StepScope | None:
+    """The innermost scope, or None outside any sharded step."""
+    return _stack[-1] if _stack else None
+
+
+@contextmanager
+def step_scope(local: Any, total: Any, training: bool) -> Iterator[StepScope]:
+    """Enters the scope of one step."""
+    scope = StepScope(tf.cast(local, tf.float32), tf.cast(total, tf.float32), training)
+    _stack.append(scope)
+    try:
+        yield scope
+    finally:
+        _stack.pop()

@@ -1,0 +1,79 @@
+"""Keeps the ranks' variables equal: rank 0's at the start, averaged moving statistics, agreement on decisions."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from obl_magic.worker.collectives import Collectives
+
+
+class SharedState:
+    """Broadcasts variables once, when they are first seen, and again when asked.
+
+    Args:
+        world: the collectives; every rank must call the methods in the same order.
+    """
+
+    def __init__(self, world: Collectives) -> None:
+        self._world = world
+        self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def broadcast(self, variables: Iterable[Any]) -> None:
+        """Gives every rank rank 0's values, eagerly (also while a function is being traced)."""
+        unique = _unique(variables)
+        if not unique:
+            return
+        with tf.init_scope():
+            values = self._world.broadcast([_value(variable) for variable in unique])
+            for variable, value in zip(unique, values, strict=True):
+                variable.assign(value)
+        self._known.update({id(variable): variable for variable in unique})
+
+    def broadcast_new(self, variables: Iterable[Any]) -> None:
+        """As :meth:`broadcast`, for those that were never broadcast."""
+        self.broadcast(v for v in variables if self._known.get(id(v)) is not v)
+
+    def average(self, variables: Sequence[Any]) -> None:
+        """Replaces floating-point variables by their mean over the ranks, eagerly."""
+        floating = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
+        if floating:
+            sums = self._world.allreduce([_value(variable) for variable in floating])
+            for variable, total in zip(floating, sums, strict=True):
+                variable.assign(total / self._world.size)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; eager."""
+        (votes,) = self._world.allreduce([tf.constant([1.0 if flag else 0.0])])
+        return bool(votes[0] > 0)
+
+
+def moving_statistics(model: Any) -> list[Any]:
+    """Non-trainable floating-point variables that training changes: batch normalisation's and their like."""
+    frozen = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+    weights = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
+    return [v for v in frozen if id(v) not in weights]
+
+
+def normalises_batches(model: Any) -> list[str]:
+    """Names of the model's layers whose training statistics are those of the local shard."""
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+def _value(variable: Any) -> Any:
+    return tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
+
+
+def _unique(variables: Iterable[Any]) -> list[Any]:
+    seen: dict[int, Any] = {}
+    for variable in variables:
+        seen.setdefault(id(variable), variable)
+    return list(seen.values())

@@ -1,0 +1,52 @@
+"""A worker's exception as text for the notebook: the user's frames, with the cell's own lines and labels."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+
+from obl_magic.values import CellSource
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def remember(sources: Iterable[CellSource]) -> None:
+    """Makes the cells' text known here, so that tracebacks show source lines."""
+    for cell in sources:
+        lines = cell.text.splitlines(keepends=True)
+        linecache.cache[cell.filename] = (len(cell.text), None, lines, cell.filename)
+
+
+def describe(error: BaseException, sources: Iterable[CellSource]) -> tuple[str, str]:
+    """(traceback text, deepest place in the user's own code, e.g. ``In [7], line 12``)."""
+    labels = {cell.filename: cell.label for cell in sources}
+    report = traceback.TracebackException(
+        type(error), error, _from_users_code(error.__traceback__), capture_locals=False, compact=True
+    )
+    text = "".join(report.format())
+    for filename, label in labels.items():
+        text = text.replace(f'File "{filename}", line', f"{label}, line")
+    return text, _where(error.__traceback__, labels)
+
+
+def one_line(error: BaseException) -> str:
+    """``Type: message`` on one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _from_users_code(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OURS):
+        tb = tb.tb_next
+    return tb
+
+
+def _where(tb: TracebackType | None, labels: dict[str, str]) -> str:
+    place = ""
+    for frame, line in traceback.walk_tb(tb):
+        if label := labels.get(frame.f_code.co_filename):
+            place = f"{label}, line {line}"
+    return place
