@@ -1,0 +1,478 @@
+"""What a display is told, and what any display says of it. Writes nothing, reads no clock.
+
+:func:`view` turns the folded events into words and numbers once; the text and the notebook display only
+lay them out, so that both say the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from obl_magic.events.event import Failed, Progress
+from obl_magic.events.fold import MetricRow, RankState, RunState
+
+PER_SECOND = 4.0
+"""How often a live display may be redrawn."""
+
+SHOWN_METRICS = 12
+SHOWN_NOTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of a run before its first event.
+
+    Attributes:
+        run_id: the run's id. function: the training function's name. digest: sha256 of its source.
+        workers: number of ranks, or None for a call inside the kernel.
+        engine: collectives in use. engine_reason: why this engine, or "".
+        batch: ``global`` or ``per-worker``. cores: logical cores of this host.
+        started_s: Unix time in seconds at which the run began.
+        lines: short remarks, shown once.
+        folder: the run's folder as the user would type it, or "".
+    """
+
+    run_id: str
+    function: str
+    digest: str
+    workers: int | None
+    engine: str
+    engine_reason: str
+    batch: str
+    cores: int
+    started_s: float
+    lines: tuple[str, ...] = ()
+    folder: str = ""
+
+
+class Display(Protocol):
+    """Shows one run while it runs. The conductor calls it from one thread, in this order."""
+
+    def begin(self, header: Header) -> None:
+        """Shows that the run is being launched."""
+
+    def text(self, rank: int, stream: str, text: str, many: bool) -> None:
+        """Shows what a rank printed, at once and as written.
+
+        Args:
+            rank: who printed it.
+            stream: ``stdout`` or ``stderr``.
+            text: may hold parts of lines and carriage returns.
+            many: more than one rank is shown, so lines need their rank's name.
+        """
+
+    def update(self, state: RunState, now_s: float) -> None:
+        """Shows the state; may be called at any rate.
+
+        Args:
+            state: the events so far, folded.
+            now_s: Unix time in seconds.
+        """
+
+    def end(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
+        """Leaves what should stay after the run.
+
+        Args:
+            state: all events, folded.
+            rows: all metrics of the run.
+            now_s: Unix time in seconds.
+        """
+
+
+class NoDisplay:
+    """The quiet display: shows nothing."""
+
+    def begin(self, header: Header) -> None:
+        """Shows nothing."""
+
+    def text(self, rank: int, stream: str, text: str, many: bool) -> None:
+        """Shows nothing."""
+
+    def update(self, state: RunState, now_s: float) -> None:
+        """Shows nothing."""
+
+    def end(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
+        """Shows nothing."""
+
+
+class Pace:
+    """Lets at most so many drawings a second pass, by the time it is told.
+
+    Args:
+        per_second: the limit.
+    """
+
+    def __init__(self, per_second: float = PER_SECOND) -> None:
+        self._gap_s = 1.0 / per_second
+        self._last_s: float | None = None
+
+    def due(self, now_s: float) -> bool:
+        """Whether a drawing may happen now; if so, it is counted. A clock set back does not stop it."""
+        if self._last_s is not None and 0 <= now_s - self._last_s < self._gap_s:
+            return False
+        self._last_s = now_s
+        return True
+
+
+class Lines:
+    """Puts ``[rank 1] `` before each line when several ranks write to one place.
+
+    A line that one rank left open is closed before another rank writes; a rank's own returns stay.
+    """
+
+    def __init__(self) -> None:
+        self._owner: tuple[int, str] | None = None
+        self._last = "\n"
+
+    @property
+    def open(self) -> bool:
+        """Whether the last line has no end yet."""
+        return self._last != "\n"
+
+    def feed(self, rank: int, stream: str, text: str, many: bool) -> str:
+        """What to write for this piece of text; see :meth:`Display.text`."""
+        written = self._prefixed(rank, stream, text) if many and text else text
+        self._owner = (rank, stream)
+        self._last = text[-1:] or self._last
+        return written
+
+    def _prefixed(self, rank: int, stream: str, text: str) -> str:
+        pieces: list[str] = []
+        if self._owner not in (None, (rank, stream)) and self.open:
+            pieces.append("\n")
+            self._last = "\n"
+        for line in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text):
+            closes_return = self._last == "\r" and line == "\n"
+            if self._last in "\r\n" and not closes_return:
+                pieces.append(f"[rank {rank}] ")
+            pieces.append(line)
+            self._last = line[-1]
+        return "".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the run stands: a word, a symbol for who sees no colours, and what colour it deserves.
+
+    Attributes:
+        word: e.g. ``running``. phrase: how the time joins it, e.g. ``failed after``.
+        symbol: one character. tone: ``active``, ``good``, ``bad``, ``caution`` or ``neutral``.
+        over: the run has ended.
+    """
+
+    word: str
+    phrase: str
+    symbol: str
+    tone: str
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A named number, ready to be shown."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first cause, and what became of the others.
+
+    Attributes:
+        cause: e.g. ``rank 1: ValueError: boom``. where: e.g. ``In [7], line 12``, or "".
+        traceback: the rank's traceback, or "". others: e.g. ``ranks 0, 2: stopped``, or "".
+    """
+
+    cause: str
+    where: str
+    traceback: str
+    others: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run in words, the same for every display. Unknown things are empty strings or None.
+
+    Attributes:
+        function: the function's name. status: how the run stands. elapsed: e.g. ``1:23``.
+        world: e.g. ``3 workers on 2 cores``. engine: e.g. ``mpi (Horovod is not installed)``.
+        batch: e.g. ``global batch``. digest: first 12 hexadecimal digits.
+        epoch: e.g. ``3/5``. step: e.g. ``120/938``. speed: e.g. ``12,300 samples/s``.
+        fraction: done over all epochs, 0 to 1, or None while unknown.
+        metrics: newest values. ranks: e.g. ``ranks 0-3 running``.
+        remarks: said once, before the run. notes: said by the run. failure: first cause, or None.
+        run_id: the run's id. folder: its folder.
+    """
+
+    function: str
+    status: Status
+    elapsed: str
+    world: str
+    engine: str
+    batch: str
+    digest: str
+    epoch: str
+    step: str
+    speed: str
+    fraction: float | None
+    metrics: tuple[Figure, ...]
+    ranks: str
+    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
+    failure: Failure | None
+    run_id: str
+    folder: str
+
+
+def view(header: Header, state: RunState, now_s: float) -> View:
+    """The run in words.
+
+    Args:
+        header: what was known at the start.
+        state: the events so far, folded.
+        now_s: Unix time in seconds; not used once the run has ended.
+    """
+    standing = status_of(state)
+    progress = state.progress
+    until_s = now_s if state.ended_s is None else state.ended_s
+    return View(
+        function=one_line(header.function),
+        status=standing,
+        elapsed=elapsed(until_s - header.started_s, precise=standing.over),
+        world=_world(header),
+        engine=_engine(header, state),
+        batch=one_line(f"{header.batch} batch" if header.batch and header.workers is not None else ""),
+        digest=one_line(header.digest[:12]),
+        epoch=f"{progress.epoch:,}/{progress.epochs:,}" if progress else "",
+        step=_step(progress, state, standing),
+        speed=_speed(progress),
+        fraction=_fraction(progress),
+        metrics=_figures(state),
+        ranks=_ranks(header, state, standing),
+        remarks=tuple(one_line(text) for text in header.lines),
+        notes=_notes(state, standing),
+        failure=_failure(header, state, standing),
+        run_id=one_line(header.run_id),
+        folder=one_line(header.folder),
+    )
+
+
+_STATUS = {
+    "succeeded": ("✓", "good"),
+    "failed": ("✗", "bad"),
+    "interrupted": ("■", "caution"),
+    "stalled": ("▲", "bad"),
+    "timed out": ("▲", "bad"),
+}
+
+
+def status_of(state: RunState) -> Status:
+    """How the run stands; ``launching`` until a rank is up."""
+    if state.status == "running":
+        up = any(rank.state != "waiting" for rank in state.ranks.values()) or state.progress or state.latest
+        word, symbol, tone = ("running", "●", "active") if up else ("launching", "○", "neutral")
+        return Status(word, word, symbol, tone, over=False)
+    symbol, tone = _STATUS.get(state.status, ("■", "neutral"))
+    word = one_line(state.status)
+    return Status(word, f"{word} {'in' if word == 'succeeded' else 'after'}", symbol, tone, over=True)
+
+
+def elapsed(seconds: float, precise: bool = False) -> str:
+    """A duration as ``1:23`` or ``2:05:00``.
+
+    Args:
+        seconds: the duration; what is no duration counts as zero.
+        precise: write less than a minute as ``8.2 s``.
+    """
+    if not math.isfinite(seconds) or seconds < 0:
+        seconds = 0.0
+    if precise and seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def number(value: float) -> str:
+    """A value with four significant digits: ``0.1234``, ``12.34``, ``1,234``, ``1.234e-05``, ``nan``."""
+    try:
+        value = float(value)
+    except OverflowError:
+        return ">1e308" if value > 0 else "<-1e308"
+    except (TypeError, ValueError):
+        return shorten(one_line(str(value)), 12)
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if not 1e-4 <= size < 1e7:
+        return f"{value:.3e}"
+    digits = 3 - math.floor(math.log10(float(f"{size:.3e}")))
+    return f"{value:,.{max(0, digits)}f}"
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most ``width`` characters, the middle left out if need be."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + (text[-tail:] if tail else "")
+
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+def printable(text: str) -> str:
+    """The text without terminal colours; what cannot be printed becomes U+FFFD. Line ends stay."""
+    plain = _ESCAPE.sub("", text).replace("\r\n", "\n").expandtabs(4)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c == "\n" or c.isprintable() else "\ufffd" for c in plain)
+
+
+def one_line(text: str) -> str:
+    """The text on one line, printable, its runs of white space made single spaces."""
+    return printable(" ".join(text.split()))
+
+
+def rank_names(ranks: Iterable[int]) -> str:
+    """Ranks as a user would say them: ``rank 1``, ``ranks 0-3``, ``ranks 0, 2, 4-7``; -1 is the launcher."""
+    known = sorted(set(ranks))
+    spans: list[list[int]] = []
+    for rank in (rank for rank in known if rank >= 0):
+        if spans and rank == spans[-1][1] + 1:
+            spans[-1][1] = rank
+        else:
+            spans.append([rank, rank])
+    parts = [
+        piece
+        for first, last in spans
+        for piece in ([f"{first}-{last}"] if last - first > 1 else [str(r) for r in range(first, last + 1)])
+    ]
+    words = ["launcher"] if any(rank < 0 for rank in known) else []
+    if parts:
+        words.append(("ranks " if len(parts) > 1 or "-" in parts[0] else "rank ") + ", ".join(parts))
+    return ", ".join(words)
+
+
+def _world(header: Header) -> str:
+    if header.workers is None:
+        return "in the kernel"
+    workers = f"{header.workers:,} worker" + ("" if header.workers == 1 else "s")
+    return f"{workers} on {header.cores:,} cores" if header.workers > header.cores > 0 else workers
+
+
+def _engine(header: Header, state: RunState) -> str:
+    """The engine in use; the reason belongs to the one that was chosen."""
+    engine = state.engine or header.engine
+    reason = header.engine_reason if engine and engine == header.engine else ""
+    return one_line(f"{engine} ({reason})" if reason else engine)
+
+
+def _step(progress: Progress | None, state: RunState, standing: Status) -> str:
+    if progress:
+        return f"{progress.step:,}/{progress.steps:,}" if progress.steps is not None else f"{progress.step:,}"
+    furthest = max((rank.step for rank in state.ranks.values()), default=0)
+    return f"{furthest:,}" if furthest > 0 and not standing.over else ""
+
+
+def _speed(progress: Progress | None) -> str:
+    speed = progress.samples_per_s if progress else None
+    if speed is None or not math.isfinite(speed) or speed <= 0:
+        return ""
+    return (f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}") + " samples/s"
+
+
+def _fraction(progress: Progress | None) -> float | None:
+    if progress is None or progress.epochs <= 0:
+        return None
+    within = min(1.0, max(0.0, progress.step / progress.steps)) if progress.steps else 0.0
+    return min(1.0, max(0.0, (progress.epoch - 1 + within) / progress.epochs))
+
+
+def _figures(state: RunState) -> tuple[Figure, ...]:
+    return tuple(Figure(one_line(name), number(value)) for name, value in (state.latest or {}).items())
+
+
+def _expected(header: Header, state: RunState) -> dict[int, RankState]:
+    known = {rank: of for rank, of in state.ranks.items() if rank >= 0}
+    return {rank: known.get(rank, RankState()) for rank in sorted({*range(header.workers or 0), *known})}
+
+
+def _rank_words(header: Header, state: RunState, standing: Status) -> dict[int, str]:
+    return {rank: _rank_word(of, standing.over) for rank, of in _expected(header, state).items()}
+
+
+def _rank_word(of: RankState, over: bool) -> str:
+    if over and of.state in ("waiting", "running"):
+        return "stopped"
+    return "starting" if of.state == "waiting" else of.state
+
+
+def _ranks(header: Header, state: RunState, standing: Status) -> str:
+    if header.workers is None or standing.word == "succeeded":
+        return ""
+    return _by_word(_rank_words(header, state, standing), " ")
+
+
+def _by_word(words: dict[int, str], separator: str) -> str:
+    grouped: dict[str, list[int]] = {}
+    for rank, word in words.items():
+        grouped.setdefault(word, []).append(rank)
+    return " · ".join(f"{rank_names(ranks)}{separator}{word}" for word, ranks in grouped.items())
+
+
+def _current_failures(state: RunState, standing: Status) -> tuple[Failed, ...]:
+    """The failures that still hold: those of an attempt that was retried do not."""
+    if standing.word == "succeeded":
+        return ()
+    if standing.over:
+        return state.failures
+    return tuple(f for f in state.failures if f.rank < 0 or state.ranks[f.rank].state == "failed")
+
+
+def _notes(state: RunState, standing: Status) -> tuple[str, ...]:
+    notes = [one_line(note.text) for note in state.notes]
+    current = _current_failures(state, standing)
+    notes += [
+        f"an earlier attempt failed: {rank_names([f.rank])}: {shorten(one_line(f.error), 200)}"
+        for f in state.failures
+        if f not in current
+    ]
+    left_out = len(notes) - SHOWN_NOTES
+    return (*notes[:SHOWN_NOTES], *([f"and {left_out} more notes"] if left_out > 0 else []))
+
+
+def _failure(header: Header, state: RunState, standing: Status) -> Failure | None:
+    failures = _current_failures(state, standing)
+    if not failures:
+        error = printable(state.error).strip()
+        if not error or not standing.over:
+            return None
+        return Failure(error, "", "", _others(header, state, standing, {}))
+    first = next((f for f in failures if f.error and f.error in state.error), failures[0])
+    others = {f.rank: one_line(f.error) for f in failures if f.rank != first.rank}
+    return Failure(
+        cause=f"{rank_names([first.rank])}: {printable(first.error).strip()}",
+        where=one_line(first.where),
+        traceback=printable(first.traceback).strip("\n"),
+        others=_others(header, state, standing, {first.rank: "", **others}),
+    )
+
+
+def _others(header: Header, state: RunState, standing: Status, failed: dict[int, str]) -> str:
+    """One line for all ranks but the first of ``failed``; one whose error is known says its type."""
+    if header.workers is None or header.workers < 2:
+        return ""
+    words = _rank_words(header, state, standing)
+    for rank, error in failed.items():
+        words[rank] = shorten(error, 60) or "failed"
+    for first in list(failed)[:1]:
+        words.pop(first)
+    return _by_word(words, ": ")

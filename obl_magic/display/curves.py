@@ -1,0 +1,167 @@
+"""Metric rows as curves: what to draw and what was best. Draws nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from obl_magic.display.base import one_line
+from obl_magic.events.fold import MetricRow
+
+VALIDATION = "val_"
+_FALLING = ("loss", "error", "mse", "mae", "mape", "msle", "perplexity", "entropy", "divergence")
+_RISING = ("acc", "auc", "precision", "recall", "f1", "iou", "score", "r2")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The course of one metric.
+
+    Attributes:
+        name: the metric's name. unit: what ``xs`` counts, ``epoch`` or ``step``.
+        xs: epochs or steps, rising. ys: the values there; may be NaN or infinite.
+        best: position of the best value, or None where better has no direction, nothing is finite,
+            or there is one value only.
+    """
+
+    name: str
+    unit: str
+    xs: tuple[int, ...]
+    ys: tuple[float, ...]
+    best: int | None
+
+    @property
+    def last(self) -> float:
+        """The last value."""
+        return self.ys[-1]
+
+    @property
+    def best_at(self) -> str:
+        """Where the best value was, e.g. ``epoch 4``, or ""."""
+        return "" if self.best is None else f"{self.unit} {self.xs[self.best]:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Curves that share their axes: a metric in training and in validation.
+
+    Attributes:
+        title: the metric's name. curves: one or two, labelled ``train`` and ``val`` if two.
+    """
+
+    title: str
+    curves: tuple[tuple[str, Curve], ...]
+
+
+def curves(rows: Sequence[MetricRow]) -> tuple[Curve, ...]:
+    """One curve for each metric, in order of appearance, validation next to training.
+
+    A metric that several ranks report is taken from the lowest; one that was reported within epochs
+    is drawn over epochs, any other over steps.
+    """
+    reporters: dict[str, int] = {}
+    for row in rows:
+        reporters[row.name] = min(row.rank, reporters.get(row.name, row.rank))
+    courses: dict[str, list[MetricRow]] = {}
+    for row in rows:
+        if row.rank == reporters[row.name]:
+            courses.setdefault(row.name, []).append(row)
+    families = list(dict.fromkeys(_base(name) for name in courses))
+    ordered = sorted(courses, key=lambda name: (families.index(_base(name)), name.startswith(VALIDATION)))
+    return tuple(_curve(name, courses[name]) for name in ordered)
+
+
+def charts(of: Sequence[Curve]) -> tuple[Chart, ...]:
+    """The curves that have a course, training and validation of a metric together."""
+    known = {curve.name: curve for curve in of}
+    drawn = []
+    for curve in of:
+        base = _base(curve.name)
+        if curve.name != base and base in known and known[base].unit == curve.unit:
+            continue
+        partner = known.get(VALIDATION + curve.name)
+        shared: tuple[tuple[str, Curve], ...] = (("", curve),)
+        if partner and partner.unit == curve.unit:
+            shared = (("train", curve), ("val", partner))
+        if any(sum(map(drawable, each.ys)) > 1 for _, each in shared):
+            drawn.append(Chart(curve.name, shared))
+    return tuple(drawn)
+
+
+def drawable(value: float) -> bool:
+    """Whether a value has a place on an axis."""
+    return math.isfinite(value) and abs(value) < 1e100
+
+
+def sparkline(curve: Curve, width: int = 20) -> str:
+    """The curve in block characters; a gap where a value is not finite."""
+    ys = [curve.ys[at] for at in thinned(len(curve.ys), width)]
+    finite = [y for y in ys if drawable(y)]
+    if len(finite) < 2:
+        return ""
+    low, span = min(finite), max(finite) - min(finite)
+    levels = (round((y - low) / span * 7) if drawable(y) and span > 0 else 3 for y in ys)
+    return "".join(_BLOCKS[level] if drawable(y) else " " for y, level in zip(ys, levels, strict=True))
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """At most ``most`` positions out of ``count``, evenly spread, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(at * (count - 1) / (most - 1)) for at in range(most)})
+
+
+def _base(name: str) -> str:
+    return name.removeprefix(VALIDATION)
+
+
+def _curve(name: str, rows: list[MetricRow]) -> Curve:
+    unit, points = "epoch", _over_epochs(rows)
+    if len(points) < 2 and len(rows) > len(points):
+        unit, points = "step", _over_steps(rows)
+    xs, ys = tuple(points), tuple(points.values())
+    return Curve(one_line(name), unit, xs, ys, _best(_base(name), ys))
+
+
+def _over_epochs(rows: list[MetricRow]) -> dict[int, float]:
+    """Last value of each epoch; a second fit, which starts at epoch 1 again, continues the first."""
+    points: dict[int, float] = {}
+    before = offset = 0
+    for row in rows:
+        if row.epoch is None:
+            continue
+        if row.epoch == 1 and before > 1:
+            offset = max(points)
+        before = row.epoch
+        points[row.epoch + offset] = _value(row)
+    return dict(sorted(points.items()))
+
+
+def _over_steps(rows: list[MetricRow]) -> dict[int, float]:
+    """Every value by its step, or by its place in the order where steps are missing or do not rise."""
+    steps = [row.step for row in rows]
+    known = [step for step in steps if step is not None]
+    rising = len(known) == len(steps) and all(a < b for a, b in pairwise(known))
+    return {(known[place] if rising else place + 1): _value(row) for place, row in enumerate(rows)}
+
+
+def _value(row: MetricRow) -> float:
+    """The value as a float; what was reported by hand may be none."""
+    try:
+        return float(row.value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _best(base: str, ys: tuple[float, ...]) -> int | None:
+    finite = [at for at, y in enumerate(ys) if math.isfinite(y)]
+    if not finite or len(ys) < 2:
+        return None
+    if any(word in base.lower() for word in _FALLING):
+        return min(finite, key=lambda at: ys[at])
+    if any(word in base.lower() for word in _RISING):
+        return max(finite, key=lambda at: ys[at])
+    return None
