@@ -218,6 +218,9 @@ def _horovod(here: Installed) -> Check:
     if stamp.mpi and here.mpi and stamp.mpi.split()[0] != here.mpi.flavour:
         found = f"Horovod {here.horovod} was built for {stamp.mpi}, but {here.mpi.flavour} starts the ranks"
         return Check("Horovod", "wrong", found, BUILD_HOROVOD)
+    if stamp.tried is False:
+        found = f"Horovod {here.horovod} was built, but its trial on two ranks failed"
+        return Check("Horovod", "wrong", found, BUILD_HOROVOD)
     gpu = ", with NCCL for GPUs" if stamp.gpu else ""
     return Check("Horovod", "ok", f"Horovod {here.horovod}, built for TensorFlow {stamp.tensorflow}{gpu}")
 

@@ -43,6 +43,9 @@ TENSORFLOW_NAMES = (
 )
 """Distributions that install the package ``tensorflow``."""
 
+CPU_ONLY = ("tensorflow-cpu", "tensorflow-cpu-aws", "tf-nightly-cpu")
+"""Those of them that have no GPU operations."""
+
 MOVED_HEADERS = {
     "client/xla_builder.h": "xla/hlo/builder/xla_builder.h",
     "service/custom_call_target_registry.h": "xla/service/custom_call_target_registry.h",
@@ -96,12 +99,14 @@ class Stamp:
         tensorflow: the TensorFlow version it was compiled against, the only one it loads beside.
         gpu: whether NCCL operations were compiled in; None where somebody else built it.
         mpi: flavour and version of the MPI it was linked to, as ``openmpi 5.0.11``; empty where unknown.
+        tried: whether its trial on two ranks went well; None where there was none.
     """
 
     horovod: str
     tensorflow: str
     gpu: bool | None
     mpi: str
+    tried: bool | None = None
 
 
 def install(gpu: bool = False, force: bool = False, say: Callable[[str], None] = print) -> None:
@@ -117,48 +122,65 @@ def install(gpu: bool = False, force: bool = False, say: Callable[[str], None] =
     """
     from obl_magic.world import mpi as launcher
 
-    tensorflow = require_tensorflow()
+    tensorflow = require_tensorflow(gpu)
     mpi = launcher.require()
     mpi_name = f"{mpi.flavour} {mpi.version}"
-    if not force and (built := read_stamp()) is not None and _fits(built, tensorflow, gpu, mpi.flavour):
-        if built.gpu is None:
-            say(f"trying the Horovod {built.horovod} that is installed, on 2 ranks")
-            verify()
-            write_stamp(dataclasses.replace(built, mpi=mpi_name))
-        say(f"Horovod {built.horovod} for TensorFlow {tensorflow} is here already (--force builds it again)")
+    stamp = read_stamp()
+    if force or stamp is None or not _fits(stamp, tensorflow, gpu, mpi.flavour):
+        environment = dict(os.environ) | (gpu_homes(os.environ) if gpu else {})
+        check_tools(environment)
+        kind = "GPU (NCCL)" if gpu else "CPU"
+        say(
+            f"building Horovod {HOROVOD} for {kind}, TensorFlow {tensorflow}, {mpi_name}: one to five minutes"
+        )
+        started = time.monotonic()
+        build(tensorflow_include(), gpu, environment)
+        stamp = Stamp(HOROVOD, tensorflow, gpu, mpi_name, tried=False)
+        write_stamp(stamp)
+        say(f"built and installed in {time.monotonic() - started:.0f} s")
+    elif stamp.tried:
+        say(f"Horovod {stamp.horovod} for TensorFlow {tensorflow} is here already (--force builds it again)")
         return
-    environment = dict(os.environ) | (gpu_homes(os.environ) if gpu else {})
-    check_tools(environment)
-    kind = "GPU (NCCL)" if gpu else "CPU"
-    say(f"building Horovod {HOROVOD} for {kind}, TensorFlow {tensorflow}, {mpi_name}: one to five minutes")
-    started = time.monotonic()
-    build(tensorflow_include(), gpu, environment)
-    say(f"built and installed in {time.monotonic() - started:.0f} s; trying an allreduce on 2 ranks")
+    say(f"trying Horovod {stamp.horovod}: an allreduce on 2 ranks")
     verify()
-    write_stamp(Stamp(HOROVOD, tensorflow, gpu, mpi_name))
-    say(f"Horovod {HOROVOD} works with TensorFlow {tensorflow}")
+    write_stamp(dataclasses.replace(stamp, mpi=mpi_name, tried=True))
+    say(f"Horovod {stamp.horovod} works with TensorFlow {tensorflow}")
 
 
 def tensorflow_version() -> str | None:
     """The installed TensorFlow's version, read without importing it; None if there is none."""
-    for name in TENSORFLOW_NAMES:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    found = _tensorflow_distribution()
+    return found[1] if found else None
 
 
-def require_tensorflow() -> str:
+def require_tensorflow(gpu: bool = False) -> str:
     """As :func:`tensorflow_version`.
 
     Raises:
-        SetupProblem: TensorFlow is not installed.
+        SetupProblem: TensorFlow is not installed, or one without GPUs where one with them is wanted.
     """
-    version = tensorflow_version()
-    if version is None:
-        raise SetupProblem("TensorFlow is missing", f'{sys.executable} -m pip install "tensorflow-cpu~=2.21"')
+    found = _tensorflow_distribution()
+    if found is None:
+        raise SetupProblem(
+            "TensorFlow is missing", f'{sys.executable} -m pip install "tensorflow-cpu~=2.21.0"'
+        )
+    name, version = found
+    if gpu and name in CPU_ONLY:
+        raise SetupProblem(
+            f"the installed TensorFlow ({name}) has no GPU operations, which Horovod's GPU build needs",
+            f"{sys.executable} -m pip uninstall {name}, then "
+            f'{sys.executable} -m pip install "tensorflow[and-cuda]=={version}"',
+        )
     return version
+
+
+def _tensorflow_distribution() -> tuple[str, str] | None:
+    for name in TENSORFLOW_NAMES:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def tensorflow_include() -> Path:
@@ -173,7 +195,7 @@ def tensorflow_include() -> Path:
             return include
     raise SetupProblem(
         "TensorFlow's C++ headers are missing",
-        f'{sys.executable} -m pip install --force-reinstall --no-deps "tensorflow-cpu~=2.21"',
+        f'{sys.executable} -m pip install --force-reinstall --no-deps "tensorflow-cpu~=2.21.0"',
     )
 
 
@@ -406,7 +428,7 @@ def read_stamp(folder: Path | None = None) -> Stamp | None:
     ours = _json(folder / STAMP_NAME)
     if ours is not None:
         versions = str(ours.get("horovod")), str(ours.get("tensorflow"))
-        return Stamp(*versions, ours.get("gpu"), str(ours.get("mpi", "")))
+        return Stamp(*versions, ours.get("gpu"), str(ours.get("mpi", "")), ours.get("tried"))
     theirs = _json(folder / "metadata.json")  # Horovod's own build writes it, without the rest
     if theirs is None or "tensorflow" not in theirs:
         return None

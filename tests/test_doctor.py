@@ -75,6 +75,14 @@ def test_horovod_built_for_another_mpi_is_wrong(monkeypatch: pytest.MonkeyPatch)
     assert check.found == "Horovod 0.28.1 was built for openmpi 5.0.11, but mpich starts the ranks"
 
 
+def test_horovod_whose_trial_failed_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was built and installed, and does not work."""
+    failed = Stamp("0.28.1", "2.21.0", False, "openmpi 5.0.11", tried=False)
+    check = row("Horovod", dataclasses.replace(WELL, stamp=failed), monkeypatch)
+    assert check.status == "wrong"
+    assert check.found == "Horovod 0.28.1 was built, but its trial on two ranks failed"
+
+
 def test_horovod_without_tensorflow_operations_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Horovod that was installed for another framework does not count."""
     check = row("Horovod", dataclasses.replace(WELL, stamp=None), monkeypatch)

