@@ -1,0 +1,42 @@
+"""Distribution-oblivious training functions in a notebook: the same function alone or on N MPI ranks, unchanged.
+
+``%load_ext obl_magic`` gives the magics; :func:`run` is the same from Python. Importing this package imports
+neither TensorFlow nor IPython nor mpi4py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from obl_magic.worker.report import report
+
+if TYPE_CHECKING:
+    from obl_magic.conductor import run
+    from obl_magic.runs import Run
+
+__version__ = "0.1.0"
+__all__ = ["Run", "__version__", "load_ipython_extension", "report", "run", "unload_ipython_extension"]
+
+_LAZY = {"run": "obl_magic.conductor", "Run": "obl_magic.runs"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'obl_magic' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Called by ``%load_ext obl_magic``."""
+    from obl_magic.magics import ObliviousMagics
+
+    ipython.register_magics(ObliviousMagics)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Called by ``%unload_ext obl_magic``: the magics go."""
+    for kind in ("cell", "line"):
+        ipython.magics_manager.magics[kind].pop("oblivious", None)

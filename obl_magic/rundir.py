@@ -76,6 +76,11 @@ class RunDir:
         """The pickled exception of a rank."""
         return self.path / f"error-{rank}.pkl"
 
+    def read_log(self, rank: int) -> str:
+        """What a rank (or the launcher, -1) has written so far."""
+        path = self.log(rank)
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
     def write_json(self, path: Path, record: Mapping[str, Any]) -> None:
         """Writes a JSON file so that no reader sees half of it."""
         self.write_bytes(path, (json.dumps(record, indent=1, default=str) + "\n").encode())

@@ -52,7 +52,7 @@ class Captured:
         payload: the pickled function and the values for its parameters without default.
         names: what it drags along, largest first.
         sources: cell texts for tracebacks.
-        provided: parameters filled by name from the notebook.
+        provided: parameters filled by name from the notebook. provided_values: with what.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Captured:
     names: tuple[CapturedName, ...] = ()
     sources: tuple[CellSource, ...] = ()
     provided: tuple[str, ...] = ()
+    provided_values: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,18 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Launched(Event):
+    """The run began; written by the conductor before anything is started.
+
+    Attributes:
+        workers: number of ranks, or None for a call inside the kernel.
+    """
+
+    kind: ClassVar[str] = "launched"
+    workers: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Started(Event):
     """A rank is up and has the job.
 
@@ -167,7 +179,7 @@ class Ended(Event):
 
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
-    for cls in (Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Ended)
+    for cls in (Launched, Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Ended)
 }
 
 

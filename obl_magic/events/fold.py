@@ -62,6 +62,7 @@ class RunState:
         notes: sentences by code, in order. failures: in order of arrival, first cause first.
         results: file name of each returned value, by rank. status: ``running`` until ended.
         started_s: Unix time of the first event. ended_s: of the end, or None.
+        engine: collectives the ranks named. ready_s: Unix time at which the last rank started.
     """
 
     ranks: dict[int, RankState]
@@ -75,6 +76,7 @@ class RunState:
     started_s: float | None = None
     ended_s: float | None = None
     engine: str = ""
+    ready_s: float | None = None
 
 
 def empty() -> RunState:
@@ -89,7 +91,7 @@ def fold(state: RunState, event: Event) -> RunState:
     match event:
         case Started():
             state = _rank(state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running")
-            return replace(state, engine=event.engine)
+            return replace(state, engine=event.engine, ready_s=max(state.ready_s or 0.0, event.time_s))
         case Progress():
             state = _rank(state, event.rank, step=event.stepped)
             return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
@@ -124,6 +126,6 @@ def metric_rows(event: Metric) -> list[MetricRow]:
     ]
 
 
-def _rank(state: RunState, rank: int, **changes: object) -> RunState:
+def _rank(state: RunState, rank: int, /, **changes: object) -> RunState:
     known = state.ranks.get(rank, RankState())
     return replace(state, ranks={**state.ranks, rank: replace(known, **changes)})  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def _receive(me: ranks.Rank) -> Job:
     if me.rank == 0:
         data = _read_job()
         for other in range(1, me.size):
-            comm.Isend([b"", MPI.BYTE], dest=other, tag=1).Free()
+            comm.Send([b"", MPI.BYTE], dest=other, tag=1)
     else:
         while not comm.Iprobe(source=0, tag=1):
             time.sleep(POLL_S)

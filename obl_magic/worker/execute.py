@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import random
 import sys
 import time
@@ -62,15 +63,20 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
 
 def arguments_for(provided: dict[str, Any], job: Job, function: Callable[..., Any], reporter: Reporter) -> dict[str, Any]:
     """The keyword arguments of the call: given ones, provided ones, and the reserved names where asked for."""
-    from obl_magic.capture import parameters
-
-    defaults, required = parameters(function)
+    parameters = inspect.signature(function).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     arguments = {**provided, **job.args}
-    if "reporter" in required or "reporter" in defaults:
+    if "reporter" in parameters:
         arguments.setdefault("reporter", reporter)
-    if "hparams" in required:
-        arguments.setdefault("hparams", {**defaults, **job.args})
+    if "hparams" in parameters:
+        arguments.setdefault("hparams", {**{k: v for k, v in defaults.items() if k != "reporter"}, **job.args})
     return arguments
+
+
+def call_here(function: Callable[..., Any], provided: dict[str, Any], job: Job, reporter: Reporter) -> Any:
+    """Calls the function itself in this process, with its arguments filled in as on a rank."""
+    _seed(job.seed)
+    return call(function, arguments_for(provided, job, function, reporter), job, reporter)
 
 
 def run(job: Job, reporter: Reporter) -> Finished:

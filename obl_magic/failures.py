@@ -1,0 +1,93 @@
+"""From the events of a failed run to the exception a user sees: first cause first, the other ranks folded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from obl_magic import payload
+from obl_magic.errors import RankDied, RunFailed, RunStalled, RunTimedOut
+from obl_magic.events.event import Failed
+from obl_magic.events.fold import RunState
+from obl_magic.rundir import RunDir
+
+_OPENMPI_SIGNAL = re.compile(r"process rank (\d+) .*?exited on\s+signal (\d+) \(?([^)\n.]*)", re.S)
+_OPENMPI_EXIT = re.compile(r"Process name: \[[^\]]*?(\d+)\]\s*Exit code:\s*(\d+)", re.S)
+_MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)|=\s+EXIT CODE: (\d+)")
+_SPAWN_LIMITS = re.compile(r"not enough slots|There are not enough slots", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a rank ended without saying why.
+
+    Attributes:
+        rank: which, or None where the launcher did not say. how: ``signal 9 (Killed)`` or ``exit code 3``.
+    """
+
+    rank: int | None
+    how: str
+
+
+def read_death(launcher_said: str) -> Death | None:
+    """What the launcher's own words tell about the first process that died; None if nothing."""
+    if found := _OPENMPI_SIGNAL.search(launcher_said):
+        return Death(int(found[1]), f"signal {found[2]} ({found[3].strip()})")
+    if found := _OPENMPI_EXIT.search(launcher_said):
+        return Death(int(found[1]), f"exit code {found[2]}")
+    if found := _MPICH_SIGNAL.search(launcher_said):
+        return Death(None, f"signal {found[2]} ({found[1].strip()})" if found[1] else f"exit code {found[3]}")
+    return None
+
+
+def error_of(state: RunState, folder: RunDir) -> BaseException:
+    """The exception for a run that did not succeed, with the rank's traceback attached for the notebook.
+
+    The worker's own exception where it could be pickled, else one of ours with the same text.
+    """
+    if state.status == "interrupted":
+        return KeyboardInterrupt()
+    if state.status == "timed out":
+        return RunTimedOut(state.error)
+    if state.status == "stalled":
+        return RunStalled(state.error)
+    first = next((f for f in state.failures if f.traceback), None) or next(iter(state.failures), None)
+    if first is None:
+        return RunFailed(state.error or "the run failed without a word")
+    if not first.traceback:
+        return RankDied(first.error, _last_words(state, first.rank))
+    error = _unpickled(folder, first) or RunFailed(first.error, "")
+    text = told(state, first)
+    error.add_note(text)
+    error._render_traceback_ = lambda: text.splitlines()  # type: ignore[attr-defined]
+    return error
+
+
+def told(state: RunState, first: Failed) -> str:
+    """The first failure as a notebook shows it: where, the traceback, the last output, the other ranks in a line."""
+    where = f" at {first.where}" if first.where else ""
+    others = [str(rank) for rank in sorted(state.ranks) if rank not in (first.rank, -1)]
+    parts = [f"rank {first.rank} raised{where}:", "", first.traceback.rstrip()]
+    if others:
+        same = {f.rank for f in state.failures if f.error == first.error and f.rank != first.rank}
+        verb = "raised the same" if same and len(same) == len(others) else "stopped"
+        parts += ["", f"(rank{'s' if len(others) > 1 else ''} {', '.join(others)}: {verb})"]
+    return "\n".join(parts)
+
+
+def _unpickled(folder: RunDir, failed: Failed) -> BaseException | None:
+    path = folder.path / failed.file
+    if not failed.file or not path.is_file():
+        return None
+    try:
+        error = payload.loads(path.read_bytes())
+    except Exception:  # noqa: BLE001 - what a foreign exception does when unpickled here is its own affair
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def _last_words(state: RunState, rank: int) -> str:
+    known = state.ranks.get(rank)
+    if known is None or not known.tail:
+        return ""
+    return "last lines of its output:\n" + "\n".join(f"  {line}" for line in known.tail[-10:])

@@ -1,0 +1,99 @@
+"""The world of size one inside this process: the function is simply called, with the same reporting."""
+
+from __future__ import annotations
+
+import io
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from obl_magic.display.base import Display
+from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Result, Started
+from obl_magic.runs import Ledger, Run, epoch_rows
+from obl_magic.values import Captured, Job
+from obl_magic.worker import execute, tracebacks
+from obl_magic.worker.report import Reporter
+
+
+def run(fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display) -> None:
+    """Calls the function in this process; its exceptions pass through, after they were recorded."""
+
+    def emit(event: Event) -> None:
+        ledger.add(event)
+        shown.update(ledger.state, time.time())
+
+    reporter = Reporter(emit, 0)
+    emit(Started(0, time.time(), 0, "", job.digest, "inline", 0, 0))
+    status, said = "failed", ""
+    try:
+        with _recorded(emit), _random_state_kept():
+            value = execute.call_here(fn, captured.provided_values, job, reporter)
+        here._keep_value(value)
+        emit(Result(0, time.time(), "", 0, reporter.first_step_s))
+        status = "succeeded"
+    except KeyboardInterrupt as error:
+        status, said = "interrupted", "interrupted"
+        _keep(error, here)
+        raise
+    except BaseException as error:
+        said = tracebacks.one_line(error)
+        _keep(error, here)
+        raise
+    finally:
+        ledger.add(Ended(LAUNCHER, time.time(), status, said))
+        ledger.close()
+        shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
+
+
+def _keep(error: BaseException, here: Run) -> None:
+    here._keep_error(error)
+    error.run = here  # type: ignore[attr-defined]
+
+
+class _Tee(io.TextIOBase):
+    """Passes text on to the cell and records it."""
+
+    def __init__(self, to: TextIO, emit: Callable[[Event], None], name: str) -> None:
+        super().__init__()
+        self._to, self._emit, self._stream = to, emit, name
+
+    def write(self, text: str) -> int:
+        self._emit(Log(0, time.time(), self._stream, text))
+        return self._to.write(text)
+
+    def flush(self) -> None:
+        self._to.flush()
+
+    def isatty(self) -> bool:
+        return self._to.isatty()
+
+    def fileno(self) -> int:
+        return self._to.fileno()
+
+
+@contextmanager
+def _recorded(emit: Callable[[Event], None]) -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    sys.stdout = _Tee(before[0], emit, "stdout")  # type: ignore[assignment]
+    sys.stderr = _Tee(before[1], emit, "stderr")  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """The run's seed does not stay behind in the kernel's random generators."""
+    python = random.getstate()
+    numpy = sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)

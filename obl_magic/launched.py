@@ -1,0 +1,169 @@
+"""A run on ranks that mpirun started: from its launch to its end, whatever ends it.
+
+Threads: the world's readers decode and fold events, a supervisor decides when the run is over and why, and the
+caller's thread shows it. Only the supervisor ends a world.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+
+from obl_magic.display.base import Display
+from obl_magic.errors import OblError
+from obl_magic.events.event import LAUNCHER, Ended, Event, Failed, Log, from_json
+from obl_magic.events.frames import Decoder, Gap, Stray
+from obl_magic.failures import read_death
+from obl_magic.runs import Ledger, epoch_rows
+from obl_magic.values import Options
+from obl_magic.world import mpi
+from obl_magic.world.process import World, is_root
+
+TICK_S = 0.02
+OTHERS_MAY_FAIL_TOO_S = 0.25
+SHOW_EVERY_S = 0.05
+
+
+class LaunchedRun:
+    """Supervises one launched run.
+
+    Args:
+        ledger: takes the events. options: how the run behaves. engine: the chosen collectives.
+        shown: the display.
+    """
+
+    def __init__(self, ledger: Ledger, options: Options, engine: str, shown: Display) -> None:
+        self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
+        self._ranks = options.workers or 1
+        self._decoder = Decoder()
+        self._texts: queue.SimpleQueue[Log] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._done = threading.Event()
+        self._world: World | None = None
+        ledger.listen(self._queue_text)
+
+    def start(self) -> None:
+        """Launches the ranks and the supervisor.
+
+        Raises:
+            SetupProblem: there is no MPI, or it does not start. The run is then over, as failed.
+        """
+        try:
+            launcher = mpi.require()
+            cores = mpi.cores()
+            program = [sys.executable, "-m", "obl_magic.worker"]
+            argv = mpi.command(launcher, self._ranks, program, cores=cores, root=is_root())
+            env = mpi.environment(launcher, os.environ, ranks=self._ranks, cores=cores, engine=self._engine)
+            self._world = World(argv, env, Path.cwd(), self._on_line, self._on_word)
+        except OblError as error:
+            self._end("failed", str(error))
+            raise
+        self._world.give(self._ledger.folder.job)
+        threading.Thread(target=self._supervise, args=(self._world,), name="obl-supervisor", daemon=True).start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether the run has ended within ``timeout_s`` seconds."""
+        return self._done.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Ends the run as interrupted; returns when no process of it is left."""
+        self._stopping.set()
+        self._done.wait()
+
+    def show_until_done(self) -> None:
+        """Shows the run from the calling thread; an interrupt here ends it."""
+        while not self._done.is_set():
+            try:
+                self._done.wait(SHOW_EVERY_S)
+                self._show()
+            except KeyboardInterrupt:
+                self._stopping.set()
+        self._show()
+        self._shown.end(self._ledger.state, epoch_rows(self._ledger.rows), time.time())
+
+    def show_from_a_thread(self) -> None:
+        """As :meth:`show_until_done`, without holding the caller."""
+        threading.Thread(target=self.show_until_done, name="obl-show", daemon=True).start()
+
+    def _show(self) -> None:
+        many = len(self._options.show_ranks or ()) > 1
+        while True:
+            try:
+                log = self._texts.get_nowait()
+            except queue.Empty:
+                break
+            self._shown.text(log.rank, log.stream, log.text, many)
+        self._shown.update(self._ledger.state, time.time())
+
+    def _queue_text(self, event: Event) -> None:
+        if isinstance(event, Log) and event.rank in (self._options.show_ranks or ()):
+            self._texts.put(event)
+
+    def _on_line(self, line: bytes) -> None:
+        for piece in self._decoder.feed(line):
+            if isinstance(piece, Stray):
+                self._ledger.add(Log(LAUNCHER, time.time(), "stdout", piece.text + "\n"))
+            elif isinstance(piece, Gap):
+                said = f"lost events {piece.first} to {piece.last} of rank {piece.rank}\n"
+                self._ledger.add(Log(LAUNCHER, time.time(), "stderr", said))
+            else:
+                self._ledger.add(from_json(piece.text))
+
+    def _on_word(self, line: bytes) -> None:
+        self._ledger.add(Log(LAUNCHER, time.time(), "stderr", line.decode("utf-8", "replace")))
+
+    def _supervise(self, world: World) -> None:
+        """Waits for whatever ends the run; ends the world; says how it went."""
+        deadline = None if self._options.timeout_s is None else time.monotonic() + self._options.timeout_s
+        failed_at: float | None = None
+        status = error = ""
+        while not world.wait(TICK_S):
+            now = time.monotonic()
+            if self._ledger.state.failures:
+                failed_at = failed_at or now
+                if now - failed_at > OTHERS_MAY_FAIL_TOO_S:
+                    break
+            if self._stopping.is_set():
+                status, error = "interrupted", "interrupted"
+                break
+            if deadline is not None and now > deadline:
+                status, error = "timed out", f"the run passed its timeout of {self._options.timeout_s:g} s"
+                break
+        world.stop()
+        if not status:
+            status, error = self._verdict(world)
+        self._end(status, error)
+
+    def _verdict(self, world: World) -> tuple[str, str]:
+        """(status, first cause) of a world that ended by itself or after a failure."""
+        state = self._ledger.state
+        if not state.failures and len(state.results or {}) == self._ranks:
+            return "succeeded", ""
+        if not state.failures:
+            self._ledger.add(self._death(world))
+        first = next((f for f in self._ledger.state.failures if f.traceback), self._ledger.state.failures[0])
+        return "failed", first.error
+
+    def _death(self, world: World) -> Failed:
+        """The failure of a rank that went without a word, in the launcher's terms."""
+        state = self._ledger.state
+        said = read_death(self._ledger.folder.read_log(LAUNCHER))
+        silent = [rank for rank in range(self._ranks) if rank not in (state.results or {})]
+        rank = said.rank if said and said.rank is not None else (silent[0] if silent else 0)
+        how = said.how if said else f"mpirun's exit code {world.exit_code}"
+        known = state.ranks.get(rank)
+        if known is None or known.state == "waiting":
+            words = self._ledger.folder.read_log(LAUNCHER).strip().splitlines()
+            reason = f"the ranks did not come up ({how})" + (f": {' '.join(words[:6])}" if words else "")
+            return Failed(rank, time.time(), reason + "; do: python -m obl_magic doctor", "", "", "")
+        after = f" after step {known.step}" if known.step else ""
+        return Failed(rank, time.time(), f"rank {rank} died: {how}{after}", "", known.where, "")
+
+    def _end(self, status: str, error: str) -> None:
+        self._ledger.add(Ended(LAUNCHER, time.time(), status, error))
+        self._ledger.close()
+        self._done.set()

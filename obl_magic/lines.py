@@ -1,0 +1,149 @@
+"""What ``%oblivious`` does in one line: tables of runs, logs, stop, doctor. Imports no IPython."""
+
+from __future__ import annotations
+
+import ast
+import weakref
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from obl_magic.errors import UsageProblem
+
+WORDS = ("runs", "logs", "stop", "doctor")
+_live: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+class Table:
+    """Something with a plain and a rich look."""
+
+    def __init__(self, text: str, html: str) -> None:
+        self._text, self._html = text, html
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+
+def line_magic(words: Sequence[str], rank: int) -> Any:
+    """Runs one ``%oblivious`` line.
+
+    Raises:
+        UsageProblem: the line means nothing here.
+    """
+    if not words:
+        raise UsageProblem("%oblivious alone", f"one of {', '.join(WORDS)}", "%oblivious runs")
+    word, rest = words[0], list(words[1:])
+    if word == "runs":
+        return runs_table()
+    if word == "doctor":
+        return doctor_table()
+    if word == "logs":
+        return Table(*_both(_logs(rest, rank)))
+    if word == "stop":
+        return stop(rest[0] if rest else None)
+    raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", "%oblivious runs")
+
+
+def remember_live(run: Any) -> None:
+    """Keeps a live run findable for ``%oblivious stop`` as long as somebody holds it."""
+    _live[run.id] = run
+
+
+def runs_table() -> Any:
+    """All runs beside this notebook, newest first, as a DataFrame."""
+    import pandas as pd
+
+    from obl_magic.rundir import existing
+    from obl_magic.runs import Run
+
+    rows = []
+    for folder in reversed(existing()):
+        run = _live.get(folder.id) or Run.open(folder)
+        rows.append(
+            {
+                "run": run.id,
+                "function": run._manifest["function"],
+                "status": run.status,
+                "workers": run.workers or "here",
+                "engine": run.engine,
+                "total_s": run.timings["total_s"],
+                "started": datetime.fromtimestamp(run._manifest["header"]["started_s"]).strftime("%Y-%m-%d %H:%M:%S"),
+                "digest": run.digest[:12],
+            }
+        )
+    return pd.DataFrame(rows, columns=["run", "function", "status", "workers", "engine", "total_s", "started", "digest"])
+
+
+def doctor_table() -> Table:
+    """What works here, and what mends the rest."""
+    from obl_magic import doctor
+
+    checks = doctor.examine()
+    return Table(doctor.table_text(checks), doctor.table_html(checks))
+
+
+def stop(name: str | None) -> Any:
+    """Stops a live run: the named one, or the only one."""
+    running = {run_id: run for run_id, run in _live.items() if run.status == "running"}
+    if name is None and len(running) == 1:
+        name = next(iter(running))
+    found = [run for run_id, run in running.items() if name and (run_id.startswith(name) or run_id.endswith(name))]
+    if len(found) != 1:
+        raise UsageProblem(
+            f"%oblivious stop {name or ''}".strip(),
+            f"one running run of this kernel; running: {', '.join(running) or 'none'}",
+            "%oblivious stop RUN",
+        )
+    found[0].stop()
+    return found[0]
+
+
+def argument_value(text: str) -> tuple[str, Any]:
+    """``lr=0.1`` as ("lr", 0.1): a Python literal after the first equals sign.
+
+    Raises:
+        UsageProblem: no name, or no literal.
+    """
+    name, equals, literal = text.partition("=")
+    name = name.strip()
+    try:
+        if not equals or not name.isidentifier():
+            raise ValueError
+        return name, ast.literal_eval(literal.strip())
+    except (ValueError, SyntaxError):
+        raise UsageProblem(
+            f"--arg {text}", "name=value with a Python literal (text in quotes)", "--arg lr=0.1 --arg \"act='relu'\""
+        ) from None
+
+
+def check_before_the_cell(workers: int | None, engine: str) -> None:
+    """Refuses what can be refused before the cell is executed.
+
+    Raises:
+        UsageProblem: a bad number of workers or an unknown engine.
+    """
+    if workers is not None and workers < 1:
+        raise UsageProblem(f"--workers {workers}", "a whole number of ranks, 1 or more", "--workers 2")
+    if engine not in ("auto", "horovod", "mpi"):
+        raise UsageProblem(f"--engine {engine}", "auto, horovod or mpi", "--engine auto")
+
+
+def _logs(rest: Sequence[str], rank: int) -> str:
+    from obl_magic.runs import Run
+
+    if len(rest) != 1:
+        raise UsageProblem("%oblivious logs " + " ".join(rest), "one run's id", "%oblivious logs RUN --rank 0")
+    run = Run.open(rest[0])
+    text = run.logs(rank)
+    if not text and not 0 <= rank < (run.workers or 1):
+        raise UsageProblem(f"--rank {rank}", f"a rank between 0 and {(run.workers or 1) - 1}", "--rank 0")
+    return text
+
+
+def _both(text: str) -> tuple[str, str]:
+    import html
+
+    return text, f"<pre>{html.escape(text)}</pre>"

@@ -1,0 +1,160 @@
+"""The magics: options become plain arguments of one call. Decides nothing, shows only what it is handed."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
+
+from obl_magic import lines
+from obl_magic.errors import OblError, UsageProblem
+from obl_magic.values import CellSource
+
+
+@magics_class
+class ObliviousMagics(Magics):
+    """``%%oblivious`` runs a training function; ``%oblivious`` looks after runs."""
+
+    @magic_arguments()
+    @argument("-w", "--workers", type=int, help="number of ranks; without it the function runs here: --workers 4")
+    @argument("--engine", default="auto", help="which collectives, auto, horovod or mpi: --engine mpi")
+    @argument("-f", "--function", help="the function to run, if not the last def of the cell: --function train")
+    @argument("-a", "--arg", action="append", default=[], help="an argument (repeatable): --arg lr=0.1")
+    @argument("-o", "--out", help="name to bind the Run to, also when it fails: --out run")
+    @argument("--batch", default="global", help="whose batch size the code names, global: --batch global")
+    @argument("--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1")
+    @argument("--quiet", action="store_true", help="show nothing while it runs: --quiet")
+    @argument("--timeout", type=float, help="deadline for the run in seconds: --timeout 600")
+    @argument("--background", action="store_true", help="return at once with a live Run: --background")
+    @argument("--seed", type=int, help="base seed of every random number: --seed 1")
+    @argument("words", nargs="*", help="as %%oblivious (one line): runs, logs RUN --rank K, stop [RUN], doctor")
+    @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
+    @line_cell_magic
+    def oblivious(self, line: str, cell: str | None = None) -> Any:
+        """Run the training function of this cell, unchanged, on N MPI ranks.
+
+        The function is the cell's last top-level ``def`` (or --function). Example::
+
+            %%oblivious --workers 2
+            def train(lr=0.01):
+                model = make_model()
+                model.compile(keras.optimizers.Adam(lr), "mse")
+                model.fit(x, y, batch_size=64, epochs=5)
+                return model
+
+        Returns a Run: .value, .metrics, .logs(rank), .status, .dir.
+        """
+        __tracebackhide__ = True
+        try:
+            options = _parse(self.oblivious.parser, line)
+            if cell is None and not options.function:
+                return lines.line_magic(options.words, options.rank)
+            return self._run(options, cell)
+        except UsageProblem as error:
+            raise UsageError(str(error)) from None
+        except OblError as error:
+            if getattr(error, "run", None) is not None:
+                raise
+            raise UsageError(str(error)) from None
+
+    def _run(self, options: Any, cell: str | None) -> Any:
+        __tracebackhide__ = True
+        if options.words:
+            raise UsageProblem(
+                f"{' '.join(options.words)!r} in %%oblivious", "options that begin with --", "%%oblivious --workers 2"
+            )
+        if options.out is not None and not options.out.isidentifier():
+            raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
+        arguments = dict(lines.argument_value(text) for text in options.arg)
+        name = options.function or _last_function(cell or "")
+        lines.check_before_the_cell(options.workers, options.engine)
+        if cell is not None and cell.strip():
+            _execute(self.shell, cell)
+        function = self.shell.user_ns.get(name)
+        if function is None:
+            raise UsageProblem(f"--function {name}", "a function of this notebook", "define it in a cell first")
+        return self._conduct(function, options, arguments)
+
+    def _conduct(self, function: Any, options: Any, arguments: dict[str, Any]) -> Any:
+        __tracebackhide__ = True
+        from obl_magic.conductor import run
+
+        try:
+            finished = run(
+                function, workers=options.workers, args=arguments, engine=options.engine, batch=options.batch,
+                seed=options.seed, timeout=options.timeout, show_ranks=options.show_ranks, quiet=options.quiet,
+                background=options.background, namespace=self.shell.user_ns, cells=self._cell,
+            )  # fmt: skip
+        except BaseException as error:
+            if options.out and getattr(error, "run", None) is not None:
+                self.shell.user_ns[options.out] = error.run  # type: ignore[attr-defined]
+            raise
+        if options.out:
+            self.shell.user_ns[options.out] = finished
+        return finished
+
+    def _cell(self, filename: str) -> CellSource | None:
+        """The cell behind a code object's file name, labelled as its prompt."""
+        text = "".join(linecache.getlines(filename))
+        number = getattr(self.shell.compile, "_filename_map", {}).get(filename)
+        if number is None:
+            from obl_magic.function_source import read_cell
+
+            return read_cell(filename)
+        return CellSource(filename, f"In [{number}]", text)
+
+
+def _parse(parser: MagicArgumentParser, line: str) -> Any:
+    try:
+        return parser.parse_argstring(line)
+    except UsageError as error:
+        said = str(error)
+        raise UsageProblem(
+            f"%%oblivious {line.strip()} ({said})", "the options that %%oblivious? lists", "%%oblivious --workers 2"
+        ) from None
+
+
+def _last_function(cell: str) -> str:
+    """The name of a cell's last top-level ``def``."""
+    try:
+        tree = ast.parse(cell)
+    except SyntaxError:
+        return _last_function_among_magics(cell)
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if not names:
+        raise UsageProblem(
+            "a cell without a def", "a training function in the cell, or --function NAME", "%%oblivious --function train"
+        )
+    return names[-1]
+
+
+def _last_function_among_magics(cell: str) -> str:
+    """As :func:`_last_function`, for a cell that is Python only after IPython has transformed it."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    transformed = TransformerManager().transform_cell(cell)
+    try:
+        ast.parse(transformed)
+    except SyntaxError:
+        return ""  # executing the cell will say what is wrong with it, in the user's own line
+    return _last_function(transformed)
+
+
+def _execute(shell: InteractiveShell, cell: str) -> None:
+    """Executes the cell as any cell is, its line numbers counted from the magic's own line.
+
+    What it raises is shown once, as an ordinary cell's would be.
+    """
+    __tracebackhide__ = True
+    shown, syntax = shell.showtraceback, shell.showsyntaxerror
+    shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    try:
+        result = shell.run_cell("\n" + cell, store_history=False)
+    finally:
+        shell.showtraceback, shell.showsyntaxerror = shown, syntax  # type: ignore[method-assign]
+    result.raise_error()

@@ -1,0 +1,136 @@
+"""The only file that starts processes and sends signals: one launcher and all that lives below it.
+
+A world is started in a session of its own, since Jupyter interrupts the kernel's whole process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from obl_magic.errors import SetupProblem
+
+OnLine = Callable[[bytes], None]
+
+
+class World:
+    """A launcher, its ranks, and whatever they start.
+
+    Args:
+        argv: the launcher's command line. env: its whole environment. cwd: working folder of the ranks.
+        on_line: called with each line of the ranks' event stream, from a thread.
+        on_word: called with each line of the launcher's own standard error, from another thread.
+
+    Raises:
+        SetupProblem: the launcher could not be started.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, on_line: OnLine, on_word: OnLine
+    ) -> None:
+        try:
+            self._launcher = subprocess.Popen(
+                list(argv), env=dict(env), cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SetupProblem(f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor") from error
+        assert self._launcher.stdout is not None
+        assert self._launcher.stderr is not None
+        self._readers = [
+            _reader(self._launcher.stdout, on_line, "obl-events"),
+            _reader(self._launcher.stderr, on_word, "obl-launcher"),
+        ]
+        self._seen: dict[int, psutil.Process] = {}
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._launcher.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The launcher's exit code (negative: killed by that signal), or None while it runs."""
+        return self._launcher.poll()
+
+    def give(self, job: Path) -> None:
+        """Tells rank 0 where its job is. A world that is already gone is noticed elsewhere."""
+        assert self._launcher.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._launcher.stdin.write(json.dumps({"job": str(job)}).encode() + b"\n")
+            self._launcher.stdin.flush()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the launcher has ended within ``timeout_s`` seconds and all it said was read."""
+        try:
+            self._launcher.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        for reader in self._readers:
+            reader.join(timeout=2)
+        return True
+
+    def stop(self, grace_s: float = 2.0) -> None:
+        """Ends every process of this world, the ranks at once; returns when none is left.
+
+        The ranks are killed, not asked: they may sit in C code. The launcher is then given ``grace_s`` seconds to
+        tidy up behind them (its session folder), and is killed too.
+        """
+        self._note_processes()
+        for process in self._seen.values():
+            _kill(process)
+        with contextlib.suppress(ProcessLookupError):
+            self._launcher.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while not self.wait(0.02) and time.monotonic() < deadline:
+            self._note_processes()
+            for process in self._seen.values():
+                _kill(process)
+        if self._launcher.poll() is None:
+            self._launcher.kill()
+            self._launcher.wait()
+        psutil.wait_procs(list(self._seen.values()), timeout=grace_s)
+        self.close()
+
+    def close(self) -> None:
+        """Releases the pipes of a world that has ended."""
+        for pipe in (self._launcher.stdin, self._launcher.stdout, self._launcher.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError, ValueError):
+                    pipe.close()
+
+    def _note_processes(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self._launcher.pid).children(recursive=True):
+                self._seen.setdefault(child.pid, child)
+
+
+def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
+    def read() -> None:
+        with contextlib.suppress(ValueError):
+            for line in pipe:
+                on_line(line)
+
+    thread = threading.Thread(target=read, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def is_root() -> bool:
+    """Whether this is the superuser, whom Open MPI refuses unless told otherwise."""
+    return os.geteuid() == 0
