@@ -1,0 +1,167 @@
+"""The only file that says cloudpickle: objects to bytes and back. Starts nothing, opens nothing.
+
+The trust boundary: a pickle is a program, and loading it runs it. ``loads`` may only see bytes that the
+user's own notebook wrote or that a rank started by it wrote, kept in run folders private to the user (0700)
+or carried by the launcher's own authenticated connection. Never load what came from elsewhere: a download, a
+shared folder, a port.
+
+Four things are mended on the way. Modules that travel by value come back as modules whose functions share
+their globals (and may import each other in a circle). Names that only a class body inside a function uses
+are sent along. A function under ``functools.cache`` travels as its code, with an empty cache. Keras objects
+made of the user's own classes bring these classes (``keras_objects``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import pickle
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from obl_magic import keras_objects
+from obl_magic.code_names import global_names
+from obl_magic.reach import is_own_code
+
+_CACHED = type(functools.cache(len))
+_NOT_SENT = ("__builtins__", "__loader__", "__spec__", "__cached__")
+"""A module's entries that belong to the process that imported it; some loaders cannot be pickled."""
+
+
+def dumps(obj: object, by_value: Iterable[ModuleType] = ()) -> bytes:
+    """Pickles an object so that a plain Python process can load it.
+
+    Args:
+        obj: anything picklable, including functions and classes of a notebook.
+        by_value: imported modules whose functions and classes travel as code instead of as an import.
+
+    Returns:
+        The pickle, for :func:`loads`.
+
+    Raises:
+        Exception: whatever the pickler or a ``__reduce__`` raises.
+    """
+    with _registered(by_value), io.BytesIO() as file:
+        _pickler()(file).dump(obj)
+        return file.getvalue()
+
+
+def loads(data: bytes) -> Any:
+    """Restores what :func:`dumps` wrote. Runs the pickle: see the trust boundary above."""
+    return pickle.loads(data)
+
+
+@contextlib.contextmanager
+def _registered(modules: Iterable[ModuleType]) -> Iterator[None]:
+    import cloudpickle
+
+    already = cloudpickle.list_registry_pickle_by_value()
+    ours = [module for module in modules if module.__name__ not in already]
+    done: list[ModuleType] = []
+    try:
+        for module in ours:
+            cloudpickle.register_pickle_by_value(module)
+            done.append(module)
+        yield
+    finally:
+        for module in done:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+@functools.cache
+def _pickler() -> type[Any]:
+    """The pickler of cloudpickle with these mendings; made on first use, to keep this file light."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, file: io.BytesIO) -> None:
+            super().__init__(file)
+            self._shells: dict[str, _Shell] = {}
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, ModuleType):
+                return self._module(obj)
+            if isinstance(obj, types.FunctionType):
+                self._share_globals(obj)
+                return _with_class_body_names(obj, super().reducer_override(obj))
+            if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value()):
+                return _cached, (obj.__wrapped__, obj.cache_parameters())
+            mended = keras_objects.reduce(obj, self.proto)
+            return super().reducer_override(obj) if mended is None else mended
+
+        def _module(self, module: ModuleType) -> Any:
+            if module.__name__ not in self._by_value():
+                return NotImplemented
+            state = {name: value for name, value in vars(module).items() if name not in _NOT_SENT}
+            return _same, (self._shell(module),), state, None, None, _fill_module
+
+        def _share_globals(self, function: types.FunctionType) -> None:
+            module = self._by_value().get(function.__module__)
+            if module is not None and function.__globals__ is vars(module):
+                self.globals_ref.setdefault(id(function.__globals__), _Globals(self._shell(module)))
+
+        def _shell(self, module: ModuleType) -> _Shell:
+            return self._shells.setdefault(module.__name__, _Shell(module))
+
+        def _by_value(self) -> dict[str, ModuleType]:
+            return {name: sys.modules[name] for name in cloudpickle.list_registry_pickle_by_value()}
+
+    return Pickler
+
+
+class _Shell:
+    """Comes back as a new module of that name, still without its contents."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.name = module.__name__
+        self.entries = {
+            name: vars(module)[name]
+            for name in ("__package__", "__path__", "__file__")
+            if name in vars(module)
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _new_module, (self.name, {**self.entries})
+
+
+class _Globals(dict[str, Any]):
+    """Comes back as the globals of a shell's module, so that its functions see what the module sees."""
+
+    def __init__(self, shell: _Shell) -> None:
+        super().__init__(__name__=shell.name)  # not empty: cloudpickle fills an empty one itself
+        self.shell = shell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return vars, (self.shell,)
+
+
+def _new_module(name: str, entries: dict[str, Any]) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(entries)
+    return module
+
+
+def _same(module: ModuleType) -> ModuleType:
+    return module
+
+
+def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
+    vars(module).update(state)
+
+
+def _cached(function: types.FunctionType, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def _with_class_body_names(function: types.FunctionType, reduced: Any) -> Any:
+    """Adds the globals that a class body inside the function reads: cloudpickle overlooks LOAD_NAME."""
+    if reduced is NotImplemented:
+        return reduced
+    sent: dict[str, Any] = reduced[2][1]["__globals__"]
+    known = function.__globals__
+    sent.update({name: known[name] for name in global_names(function.__code__) if name in known})
+    return reduced
