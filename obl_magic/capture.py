@@ -16,10 +16,7 @@ from obl_magic.errors import CannotTravel, UsageProblem
 from obl_magic.function_source import digest_of, read_cell, source_of, sources_of
 from obl_magic.own_modules import own_modules
 from obl_magic.reach import is_own_code, walk
-from obl_magic.values import Captured, CellSource
-
-RESERVED = ("reporter", "hparams")
-"""Parameters that a rank fills itself."""
+from obl_magic.values import RESERVED, Captured, CellSource
 
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
@@ -31,6 +28,7 @@ def capture(
     provide: Mapping[str, Any] | None = None,
     args: Mapping[str, Any] | None = None,
     cells: Callable[[str], CellSource | None] = read_cell,
+    travels: bool = True,
 ) -> Captured:
     """Turns a function into a value that can be sent to the ranks.
 
@@ -41,6 +39,7 @@ def capture(
         provide: values for parameters by name, ahead of the namespace.
         args: the arguments of this call by name; these parameters are filled by nobody else.
         cells: gives the cell behind a code object's ``co_filename``, with the label a user knows it by.
+        travels: whether it must be sent anywhere; a function that is called here may reach what cannot be.
 
     Returns:
         The captured function. Its payload is the pickle of ``(fn, provided)``, where ``provided`` is a dict.
@@ -56,7 +55,7 @@ def capture(
     )
     modules = own_modules()
     own = frozenset(module.__name__ for module in modules)
-    data = _pickle(function, provided, given, modules, own)
+    data = _pickle(function, provided, given, modules, own) if travels else b""
     reached = list(walk(function, provided, own))
     source = source_of(function)
     return Captured(
@@ -67,6 +66,7 @@ def capture(
         names=captured_names(reached, own, lambda value: payload.dumps(value, modules)),
         sources=sources_of((here.value for here in reached if _travels(here.value, own)), cells),
         provided=tuple(provided),
+        provided_values=provided,
     )
 
 

@@ -1,4 +1,4 @@
-"""How Keras objects made of a user's own classes are pickled. Never imports Keras itself to pickle.
+"""How Keras objects made of a user's own classes are pickled. Never imports Keras to pickle.
 
 Keras pickles a model as its saved file, which names classes but does not hold them; a process where they are
 not registered cannot load it (not even the notebook's own). So the classes and functions travel beside the

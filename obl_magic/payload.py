@@ -5,10 +5,11 @@ user's own notebook wrote or that a rank started by it wrote, kept in run folder
 or carried by the launcher's own authenticated connection. Never load what came from elsewhere: a download, a
 shared folder, a port.
 
-Four things are mended on the way. Modules that travel by value come back as modules whose functions share
+Some things are mended on the way. Modules that travel by value come back as modules whose functions share
 their globals (and may import each other in a circle). Names that only a class body inside a function uses
-are sent along. A function under ``functools.cache`` travels as its code, with an empty cache. Keras objects
-made of the user's own classes bring these classes (``keras_objects``).
+are sent along. A function under ``functools.cache`` travels as its code, with an empty cache, and one
+under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
+bring these classes (``keras_objects``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic import keras_objects
+from obl_magic import keras_objects, tf_functions
 from obl_magic.code_names import global_names
 from obl_magic.reach import is_own_code
 
@@ -81,6 +82,7 @@ def _pickler() -> type[Any]:
         def __init__(self, file: io.BytesIO) -> None:
             super().__init__(file)
             self._shells: dict[str, _Shell] = {}
+            self._by_value = {name: sys.modules[name] for name in cloudpickle.list_registry_pickle_by_value()}
 
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, ModuleType):
@@ -88,27 +90,26 @@ def _pickler() -> type[Any]:
             if isinstance(obj, types.FunctionType):
                 self._share_globals(obj)
                 return _with_class_body_names(obj, super().reducer_override(obj))
-            if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value()):
+            if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
-            mended = keras_objects.reduce(obj, self.proto)
-            return super().reducer_override(obj) if mended is None else mended
+            for mended in (keras_objects.reduce(obj, self.proto), tf_functions.reduce(obj, self._by_value)):
+                if mended is not None:
+                    return mended
+            return super().reducer_override(obj)
 
         def _module(self, module: ModuleType) -> Any:
-            if module.__name__ not in self._by_value():
+            if module.__name__ not in self._by_value:
                 return NotImplemented
             state = {name: value for name, value in vars(module).items() if name not in _NOT_SENT}
             return _same, (self._shell(module),), state, None, None, _fill_module
 
         def _share_globals(self, function: types.FunctionType) -> None:
-            module = self._by_value().get(function.__module__)
+            module = self._by_value.get(function.__module__)
             if module is not None and function.__globals__ is vars(module):
                 self.globals_ref.setdefault(id(function.__globals__), _Globals(self._shell(module)))
 
         def _shell(self, module: ModuleType) -> _Shell:
             return self._shells.setdefault(module.__name__, _Shell(module))
-
-        def _by_value(self) -> dict[str, ModuleType]:
-            return {name: sys.modules[name] for name in cloudpickle.list_registry_pickle_by_value()}
 
     return Pickler
 
