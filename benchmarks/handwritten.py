@@ -1,0 +1,89 @@
+"""The network of ``cnn.py`` as an expert distributes it by hand on Keras 3 with Horovod's core operations.
+
+Usage: mpirun -n 2 python handwritten.py TARGET.json SAMPLES EPOCHS BATCH,BATCH… [INTRA INTER]
+
+Batch sizes are the whole world's. Rank 0 writes samples/s by batch size. INTRA and INTER are TensorFlow's
+threads; without them its own defaults stay.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cnn
+import horovod.tensorflow as hvd
+import keras
+import tensorflow as tf
+
+
+def distributed(base: type) -> type:
+    """An optimizer class that averages all gradients in one call before it applies them."""
+
+    class Distributed(base):  # type: ignore[misc, valid-type]
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            averaged = hvd.grouped_allreduce(list(grads), op=hvd.Average, name="gradients")
+            return super().apply(averaged, trainable_variables)
+
+    return Distributed
+
+
+class EqualStart(keras.callbacks.Callback):
+    """Gives every rank rank 0's weights and optimizer slots."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        for number, variable in enumerate([*self.model.variables, *self.model.optimizer.variables]):
+            variable.assign(hvd.broadcast(tf.convert_to_tensor(variable.value), 0, f"start.{number}"))
+
+
+class WorldLogs(keras.callbacks.Callback):
+    """Averages an epoch's logs over the ranks; the shards are equally large."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs:
+            mean = hvd.allreduce(tf.constant(list(logs.values()), tf.float64), op=hvd.Average, name="logs")
+            logs.update(zip(logs, mean.numpy().tolist(), strict=True))
+
+
+def train(samples: int, epochs: int, batch: int) -> float:
+    """Samples/s of the whole world with one global batch size."""
+    rank, size = hvd.rank(), hvd.size()
+    x, y = (array[rank::size].copy() for array in cnn.make_data(samples))
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+    model = cnn.make_model()
+    optimizer = distributed(keras.optimizers.Adam)()
+    # Horovod's operations do not compile with XLA on a CPU.
+    model.compile(optimizer, cnn.loss(), metrics=["accuracy"], jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    model.fit(
+        x, y, batch_size=batch // size, epochs=epochs, verbose=0, callbacks=[EqualStart(), WorldLogs(), clock]
+    )  # fmt: skip
+    return cnn.samples_per_s(samples, ends)
+
+
+def main(target: Path, samples: int, epochs: int, batches: list[int], threads: list[int]) -> None:
+    """Measures every batch size; rank 0 writes the speeds."""
+    hvd.init()
+    if threads:
+        intra, inter = threads
+        tf.config.threading.set_intra_op_parallelism_threads(intra)
+        tf.config.threading.set_inter_op_parallelism_threads(inter)
+    keras.utils.set_random_seed(1)
+    speeds = {batch: train(samples, epochs, batch) for batch in batches}
+    if hvd.rank() == 0:
+        target.write_text(json.dumps(speeds))
+    hvd.shutdown()
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        [int(batch) for batch in sys.argv[4].split(",")],
+        [int(count) for count in sys.argv[5:]],
+    )

@@ -1,0 +1,73 @@
+"""Starts programs by hand, as a user without obl_magic would, and waits for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from obl_magic.world import mpi
+from obl_magic.world.process import is_root
+
+TIMEOUT_S = 300
+_SETTINGS = ("HOROVOD_", "OMPI_MCA_", "PRTE_MCA_", "PMIX_MCA_", "TF_NUM_", "OMP_", "OBL_")
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without anything that tunes MPI, Horovod or TensorFlow."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    env["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    if is_root():
+        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return env
+
+
+def plain(ranks: int, program: Sequence[str]) -> None:
+    """``mpirun -n RANKS PROGRAM`` and nothing else."""
+    wait_for([mpi.require().mpirun, "-n", str(ranks), *program], plain_environment())
+
+
+def tuned(ranks: int, program: Sequence[str]) -> None:
+    """The same program with the command line and the environment that obl_magic gives its own ranks."""
+    launcher, cores = mpi.require(), mpi.cores()
+    argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
+    env = mpi.environment(launcher, plain_environment(), ranks=ranks, cores=cores, engine="horovod")
+    wait_for(argv, env)
+
+
+def tuned_threads(ranks: int) -> tuple[int, int]:
+    """TensorFlow's intra-op and inter-op threads, as obl_magic's ranks set them."""
+    threads = max(1, mpi.cores() // ranks)
+    return threads, max(2, threads)
+
+
+def wait_for(argv: Sequence[str], env: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> str:
+    """Standard output of a program that must succeed.
+
+    Raises:
+        RuntimeError: it failed, or did not end in time; with the last lines that it said.
+    """
+    with subprocess.Popen(
+        list(argv),
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            said, complained = process.communicate(timeout=timeout_s)
+        except BaseException as error:
+            # Asked first: a launcher that is killed leaves its ranks behind.
+            process.terminate()
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RuntimeError(f"{' '.join(argv[:6])} … did not end within {timeout_s:g} s") from None
+            raise
+    if process.returncode != 0:
+        tail = "\n".join((said + complained).splitlines()[-15:])
+        raise RuntimeError(f"{' '.join(argv[:6])} … ended with exit code {process.returncode}:\n{tail}")
+    return said

