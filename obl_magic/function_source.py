@@ -19,8 +19,8 @@ Cells = Callable[[str], CellSource | None]
 def source_of(fn: FunctionType) -> str:
     """A function's source, exactly as written (indentation and decorators included).
 
-    For a function without one (defined by ``exec`` or in a plain interpreter) a comment of one line
-    stands in, which holds the sha256 of its bytecode, names and constants: its digest changes when the function does.
+    For a function without one (defined by ``exec`` or in a plain interpreter) one line of comment stands in,
+    with the sha256 of its bytecode, names and constants: its digest changes when the function does.
     """
     try:
         return inspect.getsource(fn)
