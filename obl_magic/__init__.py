@@ -31,12 +31,13 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Called by ``%load_ext obl_magic``."""
-    from obl_magic.magics import ObliviousMagics
+    from obl_magic import magics
 
-    ipython.register_magics(ObliviousMagics)
+    magics.load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Called by ``%unload_ext obl_magic``: the magics go."""
-    for kind in ("cell", "line"):
-        ipython.magics_manager.magics[kind].pop("oblivious", None)
+    from obl_magic import magics
+
+    magics.unload(ipython)

@@ -19,6 +19,8 @@ from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
 from obl_magic.function_source import read_cell
 from obl_magic.launched import LaunchedRun
+from obl_magic.lines import remember_live
+from obl_magic.own_modules import own_modules
 from obl_magic.runs import Ledger, Run
 from obl_magic.show import showing
 from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options
@@ -71,6 +73,7 @@ def run(
         KeyboardInterrupt: it was interrupted; no process is left.
         BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
     """
+    __tracebackhide__ = True
     options = _options(workers, engine, batch, seed, timeout, show_ranks, quiet)
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
@@ -98,10 +101,13 @@ def run(
     if workers is None:
         here = Run(ledger, manifest)
         inline.run(fn, job, captured, ledger, here, shown)
+        here._on_screen = not quiet
         return here
-    folder.write_bytes(folder.job, payload.dumps(job))
+    folder.write_bytes(folder.job, payload.dumps(job, own_modules()))
     live = LaunchedRun(ledger, options, chosen, shown)
     started = Run(ledger, manifest, live)
+    started._on_screen = not quiet
+    remember_live(started)
     live.start()
     if background:
         live.show_from_a_thread()

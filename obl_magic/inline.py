@@ -21,6 +21,7 @@ from obl_magic.worker.report import Reporter
 def run(fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display) -> None:
     """Calls the function in this process; its exceptions pass through, after they were recorded."""
 
+    __tracebackhide__ = True
     def emit(event: Event) -> None:
         ledger.add(event)
         shown.update(ledger.state, time.time())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from obl_magic.display.base import Display
 from obl_magic.errors import OblError
-from obl_magic.events.event import LAUNCHER, Ended, Event, Failed, Log, from_json
+from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, from_json
 from obl_magic.events.frames import Decoder, Gap, Stray
 from obl_magic.failures import read_death
 from obl_magic.runs import Ledger, epoch_rows
@@ -100,7 +100,7 @@ class LaunchedRun:
         self._shown.update(self._ledger.state, time.time())
 
     def _queue_text(self, event: Event) -> None:
-        if isinstance(event, Log) and event.rank in (self._options.show_ranks or ()):
+        if isinstance(event, Log) and event.stream != STARTUP and event.rank in (self._options.show_ranks or ()):
             self._texts.put(event)
 
     def _on_line(self, line: bytes) -> None:
@@ -166,4 +166,5 @@ class LaunchedRun:
     def _end(self, status: str, error: str) -> None:
         self._ledger.add(Ended(LAUNCHER, time.time(), status, error))
         self._ledger.close()
+        self._ledger.folder.tidy()
         self._done.set()

@@ -98,7 +98,7 @@ def stop(name: str | None) -> Any:
             "%oblivious stop RUN",
         )
     found[0].stop()
-    return found[0]
+    return Table(*_both(f"stopped {found[0].id}"))
 
 
 def argument_value(text: str) -> tuple[str, Any]:

@@ -151,10 +151,39 @@ def _execute(shell: InteractiveShell, cell: str) -> None:
     What it raises is shown once, as an ordinary cell's would be.
     """
     __tracebackhide__ = True
-    shown, syntax = shell.showtraceback, shell.showsyntaxerror
+    shown, syntax, count = shell.showtraceback, shell.showsyntaxerror, shell.execution_count
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    shell.execution_count = _number_of_this_cell(shell)
     try:
         result = shell.run_cell("\n" + cell, store_history=False)
     finally:
         shell.showtraceback, shell.showsyntaxerror = shown, syntax  # type: ignore[method-assign]
+        shell.execution_count = count
     result.raise_error()
+
+
+def _number_of_this_cell(shell: InteractiveShell) -> int:
+    """The prompt of the cell being executed; newer IPythons count on before they execute."""
+    return max(getattr(shell.compile, "_filename_map", {}).values(), default=shell.execution_count)
+
+
+def load(shell: InteractiveShell) -> None:
+    """Registers the magics in a shell."""
+    unload(shell)
+    shell.register_magics(ObliviousMagics)
+    shell.input_transformers_cleanup.append(_body_for_a_lonely_magic)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Takes the magics out of a shell."""
+    for kind in ("cell", "line"):
+        shell.magics_manager.magics[kind].pop("oblivious", None)
+    if _body_for_a_lonely_magic in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_body_for_a_lonely_magic)
+
+
+def _body_for_a_lonely_magic(cell_lines: list[str]) -> list[str]:
+    """IPython refuses a cell magic without a body; ``%%oblivious --function NAME`` alone needs none."""
+    if cell_lines and cell_lines[0].startswith("%%oblivious") and not "".join(cell_lines[1:]).strip():
+        return [cell_lines[0].rstrip("\n") + "\n", "\n"]
+    return cell_lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ class RunDir:
     def manifest(self) -> Path:
         """Arguments, options, environment, seed, digest, captured names (JSON)."""
         return self.path / "run.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Files that frameworks generate while the run lasts; gone afterwards."""
+        return self.path / "scratch"
+
+    def tidy(self) -> None:
+        """Removes what only a run under way needs."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def log(self, rank: int) -> Path:
         """What a rank wrote; ``launcher.log`` for rank -1."""

@@ -12,7 +12,7 @@ from obl_magic import payload
 from obl_magic.display.base import Header
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Event, Log, Metric
-from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
+from obl_magic.events.fold import SINGLE_STEP, MetricRow, RunState, empty, fold, metric_rows
 from obl_magic.events.log import EventLog, read
 from obl_magic.failures import error_of
 from obl_magic.rundir import RunDir, existing
@@ -90,6 +90,7 @@ class Run:
         self._ledger, self._manifest, self._live = ledger, manifest, live
         self._values: dict[int, Any] = {}
         self._error: BaseException | None = None
+        self._on_screen = False
 
     @classmethod
     def open(cls, run: str | RunDir) -> Run:
@@ -220,15 +221,19 @@ class Run:
 
         return summary(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
 
-    def _repr_html_(self) -> str:
-        from obl_magic.display.html import still_html
+    def _ipython_display_(self) -> None:
+        """Shows the run as a still, but not a second time below the panel it has just left there."""
+        from obl_magic.show import show_still
 
-        return still_html(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
+        if self._on_screen:
+            self._on_screen = False
+            return
+        show_still(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
 
 
 def epoch_rows(rows: Sequence[MetricRow]) -> list[MetricRow]:
     """The rows worth showing: without the samples of single steps."""
-    return [row for row in list(rows) if not row.name.startswith("batch_")]
+    return [row for row in list(rows) if not row.name.startswith(SINGLE_STEP)]
 
 
 def _find(name: str) -> RunDir:

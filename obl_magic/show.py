@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from obl_magic.display.base import Display
+import sys
+from collections.abc import Sequence
+
+from obl_magic.display.base import Display, Header
+from obl_magic.events.fold import MetricRow, RunState
 
 
 def showing() -> Display:
@@ -14,3 +18,14 @@ def showing() -> Display:
     from obl_magic.display.text import TextDisplay
 
     return TextDisplay()
+
+
+def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> None:
+    """Shows a run as it is now, once."""
+    from obl_magic.display.notebook import in_notebook, publish, still_bundle
+    from obl_magic.display.text import summary
+
+    if in_notebook():
+        publish(still_bundle(header, state, rows, None))
+    else:
+        sys.stdout.write(summary(header, state, rows) + "\n")

@@ -8,6 +8,9 @@ from typing import Any
 DEFAULT_SEED = 0
 """Base seed of a run that names none: runs repeat themselves unless told otherwise."""
 
+RESERVED = ("reporter", "hparams")
+"""Parameters that are filled where the function runs rather than from the notebook."""
+
 
 @dataclass(frozen=True, slots=True)
 class CapturedName:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 LAUNCHER = -1
+STARTUP = "startup"
+"""Stream of what frameworks print while they are imported; kept, not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Log(Event):
     """Text written by the user's code, C code, or the launcher.
 
     Attributes:
-        stream: ``stdout`` or ``stderr``. text: the text, with its line ends.
+        stream: ``stdout``, ``stderr`` or ``startup``. text: the text, with its line ends.
     """
 
     kind: ClassVar[str] = "log"

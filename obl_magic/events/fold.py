@@ -18,6 +18,8 @@ from obl_magic.events.event import (
 )
 
 TAIL_LINES = 20
+SINGLE_STEP = "batch_"
+"""Names of a single step's metrics begin with this; the same numbers come with the progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def fold(state: RunState, event: Event) -> RunState:
             state = _rank(state, event.rank, step=event.stepped)
             return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
         case Metric():
-            return replace(state, latest={**(state.latest or {}), **event.values})
+            told = {name: value for name, value in event.values.items() if not name.startswith(SINGLE_STEP)}
+            return replace(state, latest={**(state.latest or {}), **told})
         case Log():
             known = state.ranks.get(event.rank, RankState())
             lines = [line for line in event.text.replace("\r", "\n").split("\n") if line.strip()]

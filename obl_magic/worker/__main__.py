@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import faulthandler
+import functools
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,12 +21,15 @@ from typing import Any
 
 from obl_magic import payload
 from obl_magic.events.event import Started
+from obl_magic.rundir import RunDir
 from obl_magic.values import Job
 from obl_magic.worker import execute, ranks
+from obl_magic.worker.frameworks import on_import
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
 
 POLL_S = 0.005
+UNTIL_ENDED_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,6 +44,7 @@ def main() -> None:
     job = _receive(me)
     threads = int(os.environ.get("OBL_THREADS", "0"))
     _set_threads_when_asked(threads)
+    _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
     reporter = Reporter(streams.pipe.emit, me.rank)
     reporter.emit(
         Started(
@@ -43,11 +52,16 @@ def main() -> None:
             me.local_rank, threads,
         )
     )  # fmt: skip
+    with streams.starting():
+        _import_what_it_uses(job)
     ok = execute.tell(execute.run(job, reporter), job, reporter)
     streams.close()
-    if ok:
-        _finalize_mpi()
-    os._exit(0 if ok else 1)
+    if not ok:
+        time.sleep(UNTIL_ENDED_S)  # the conductor ends the world; Open MPI takes seconds when ranks leave together
+        os._exit(1)
+    atexit._run_exitfuncs()
+    _finalize_mpi()
+    os._exit(0)
 
 
 def _receive(me: ranks.Rank) -> Job:
@@ -83,6 +97,27 @@ def _load(data: bytes) -> Job:
     return job
 
 
+def _import_what_it_uses(job: Job) -> None:
+    """Imports the frameworks that the function names, so that their greetings are not taken for its own prints."""
+    if b"keras" in job.payload or b"tensorflow" in job.payload:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("keras")
+
+
+def _keep_generated_code_in(folder: Path) -> None:
+    """TensorFlow's autograph leaves generated files behind when a rank is killed; here the run tidies them up."""
+    def move() -> None:
+        from tensorflow.python.autograph.pyct import loader
+
+        class InFolder:
+            NamedTemporaryFile = staticmethod(functools.partial(tempfile.NamedTemporaryFile, dir=folder))
+
+        loader.tempfile = InFolder
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    on_import("keras", move)
+
+
 def _leave_with_the_kernel() -> None:
     """Standard input ends when the kernel is gone; then nobody waits for us any more."""
     while os.read(0, 4096):
@@ -93,20 +128,20 @@ def _leave_with_the_kernel() -> None:
 def _die_with_the_launcher() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(EXIT_ORPHANED)
 
 
 def _set_threads_when_asked(threads: int) -> None:
     if threads <= 0:
         return
-    from obl_magic.worker.frameworks import when_imported
-
     def limit() -> None:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
 
-    when_imported("tensorflow", limit).__enter__()
+    on_import("tensorflow", limit)
 
 
 def _finalize_mpi() -> None:

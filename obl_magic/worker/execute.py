@@ -16,11 +16,10 @@ from obl_magic import payload
 from obl_magic.errors import NotOblivious
 from obl_magic.events.event import Failed, Result
 from obl_magic.rundir import RunDir
-from obl_magic.values import Job
+from obl_magic.values import RESERVED, Job
 from obl_magic.worker import collectives, tracebacks
 from obl_magic.worker.frameworks import when_imported
 from obl_magic.worker.report import Reporter, reporting
-
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -37,6 +36,7 @@ def digest_of(source: str) -> str:
 
 def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, reporter: Reporter) -> Any:
     """Calls the function as one rank of ``job``'s world, with Keras made oblivious as soon as it is imported."""
+    __tracebackhide__ = True
     with ExitStack() as contexts:
         contexts.enter_context(reporting(reporter))
         adapter: list[Any] = []
@@ -64,17 +64,20 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
 def arguments_for(provided: dict[str, Any], job: Job, function: Callable[..., Any], reporter: Reporter) -> dict[str, Any]:
     """The keyword arguments of the call: given ones, provided ones, and the reserved names where asked for."""
     parameters = inspect.signature(function).parameters
-    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    defaults = {
+        name: p.default for name, p in parameters.items() if p.default is not p.empty and name not in RESERVED
+    }
     arguments = {**provided, **job.args}
     if "reporter" in parameters:
         arguments.setdefault("reporter", reporter)
     if "hparams" in parameters:
-        arguments.setdefault("hparams", {**{k: v for k, v in defaults.items() if k != "reporter"}, **job.args})
+        arguments.setdefault("hparams", {**defaults, **job.args})
     return arguments
 
 
 def call_here(function: Callable[..., Any], provided: dict[str, Any], job: Job, reporter: Reporter) -> Any:
     """Calls the function itself in this process, with its arguments filled in as on a rank."""
+    __tracebackhide__ = True
     _seed(job.seed)
     return call(function, arguments_for(provided, job, function, reporter), job, reporter)
 

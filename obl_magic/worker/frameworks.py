@@ -44,17 +44,30 @@ class _Watch(MetaPathFinder):
         return spec
 
 
-@contextmanager
-def when_imported(name: str, then: Callable[[], None]) -> Iterator[None]:
-    """Within it, ``then`` is called once: now if the module is already there, else right after its import."""
+def on_import(name: str, then: Callable[[], None]) -> Callable[[], None]:
+    """Calls ``then`` once: now if the module is already there, else right after its import.
+
+    Returns:
+        A function that forgets it, if it has not happened yet.
+    """
     if name in sys.modules:
         then()
-        yield
-        return
+        return lambda: None
     watch = _Watch(name, then)
     sys.meta_path.insert(0, watch)
+
+    def forget() -> None:
+        if watch in sys.meta_path:
+            sys.meta_path.remove(watch)
+
+    return forget
+
+
+@contextmanager
+def when_imported(name: str, then: Callable[[], None]) -> Iterator[None]:
+    """As :func:`on_import`, within a block."""
+    forget = on_import(name, then)
     try:
         yield
     finally:
-        if watch in sys.meta_path:
-            sys.meta_path.remove(watch)
+        forget()

@@ -11,12 +11,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from obl_magic.events.event import Event, Log, to_json
+from obl_magic.events.event import STARTUP, Event, Log, to_json
 from obl_magic.events.frames import encode
 
 Emit = Callable[[Event], None]
+_DRAIN_S = 0.005
 EXIT_ORPHANED = 99
 """Exit code of a rank that found its kernel or launcher gone."""
 
@@ -109,9 +111,20 @@ class TakenStreams:
         sys.stderr.flush()
         self.raw_stderr = os.dup(2)
         self.pipe = EventPipe(os.dup(1), rank)
+        self._starting = False
         self._threads = [self._redirect(1, rank, "stdout"), self._redirect(2, rank, "stderr")]
         self._streams = [LogStream(self.pipe.emit, rank, "stdout", 1), LogStream(self.pipe.emit, rank, "stderr", 2)]
         sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within it what C code prints is kept as ``startup``: frameworks greet, and no user wants to read it."""
+        self._starting = True
+        try:
+            yield
+        finally:
+            time.sleep(_DRAIN_S)
+            self._starting = False
 
     def close(self) -> None:
         """Flushes what was printed and waits until all of it was sent."""
@@ -137,7 +150,8 @@ class TakenStreams:
             pending += chunk
             cut = max(pending.rfind(b"\n"), pending.rfind(b"\r")) + 1
             if cut:
-                self.pipe.emit(Log(rank, time.time(), name, pending[:cut].decode("utf-8", "replace")))
+                stream = STARTUP if self._starting else name
+                self.pipe.emit(Log(rank, time.time(), stream, pending[:cut].decode("utf-8", "replace")))
                 pending = pending[cut:]
         if pending:
             self.pipe.emit(Log(rank, time.time(), name, pending.decode("utf-8", "replace")))

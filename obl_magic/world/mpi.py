@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,13 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
             "HOROVOD_STALL_CHECK_DISABLE": "1",
         }
     return {**ours, **base}
+
+
+def session_folders(launcher_pid: int) -> list[Path]:
+    """Folders that Open MPI's launcher keeps while it runs and leaves behind when it is killed."""
+    root = Path(tempfile.gettempdir())
+    patterns = (f"prte.*.{os.geteuid()}/dvm.{launcher_pid}", f"ompi.*.{os.geteuid()}/pid.{launcher_pid}")
+    return [folder for pattern in patterns for folder in root.glob(pattern)]
 
 
 def cores(environ: Mapping[str, str] = os.environ) -> int:

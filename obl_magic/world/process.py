@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
+import shutil
 import subprocess
 import threading
 import time
@@ -19,6 +19,7 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
+from obl_magic.world.mpi import session_folders
 
 OnLine = Callable[[bytes], None]
 
@@ -80,26 +81,22 @@ class World:
             reader.join(timeout=2)
         return True
 
-    def stop(self, grace_s: float = 2.0) -> None:
+    def stop(self, grace_s: float = 0.3) -> None:
         """Ends every process of this world, the ranks at once; returns when none is left.
 
-        The ranks are killed, not asked: they may sit in C code. The launcher is then given ``grace_s`` seconds to
-        tidy up behind them (its session folder), and is killed too.
+        The ranks are killed, not asked: they may sit in C code. The launcher then has ``grace_s`` seconds to tidy up
+        and end by itself (Open MPI may take two seconds over ranks that died together), before it is killed too.
         """
-        self._note_processes()
-        for process in self._seen.values():
-            _kill(process)
-        with contextlib.suppress(ProcessLookupError):
-            self._launcher.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace_s
-        while not self.wait(0.02) and time.monotonic() < deadline:
-            self._note_processes()
-            for process in self._seen.values():
-                _kill(process)
-        if self._launcher.poll() is None:
+        self._kill_ranks()
+        if not self.wait(grace_s):
+            self._kill_ranks()
             self._launcher.kill()
             self._launcher.wait()
-        psutil.wait_procs(list(self._seen.values()), timeout=grace_s)
+            for folder in session_folders(self._launcher.pid):
+                shutil.rmtree(folder, ignore_errors=True)
+        deadline = time.monotonic() + 2
+        while any(_lives(process) for process in self._seen.values()) and time.monotonic() < deadline:
+            time.sleep(0.005)
         self.close()
 
     def close(self) -> None:
@@ -109,10 +106,17 @@ class World:
                 with contextlib.suppress(BrokenPipeError, ValueError):
                     pipe.close()
 
-    def _note_processes(self) -> None:
+    def _kill_ranks(self) -> None:
+        """Kills all that lives below the launcher, which is held meanwhile so that it starts nothing new."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self._launcher.pid).children(recursive=True):
+            launcher = psutil.Process(self._launcher.pid)
+            launcher.suspend()
+            for child in launcher.children(recursive=True):
                 self._seen.setdefault(child.pid, child)
+            for process in self._seen.values():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            launcher.resume()
 
 
 def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
@@ -126,9 +130,11 @@ def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
     return thread
 
 
-def _kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_root() -> bool:

@@ -13,6 +13,7 @@ from keras.src.callbacks.callback_list import CallbackList
 from keras.src.utils import python_utils
 
 from obl_magic.events.event import Metric, Progress
+from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import state as states
 from obl_magic.worker.keras.patching import Patches
@@ -158,7 +159,7 @@ class Fits:
         fit.logs = _numbers(logs)
         if due:
             if self._reporter.rank == 0:
-                named = {f"batch_{name}": value for name, value in fit.logs.items()}
+                named = {f"{SINGLE_STEP}{name}": value for name, value in fit.logs.items()}
                 self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
             fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
         return logs
