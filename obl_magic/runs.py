@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,9 @@ from obl_magic.rundir import RunDir, existing
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LIVE: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+"""The runs this process has started, by id, as long as somebody holds them."""
 
 
 class Ledger:

@@ -92,7 +92,9 @@ def fold(state: RunState, event: Event) -> RunState:
         state = replace(state, started_s=event.time_s)
     match event:
         case Started():
-            state = _rank(state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running")
+            state = _rank(
+                state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running"
+            )
             return replace(state, engine=event.engine, ready_s=max(state.ready_s or 0.0, event.time_s))
         case Progress():
             state = _rank(state, event.rank, step=event.stepped)

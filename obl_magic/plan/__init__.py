@@ -1,0 +1,1 @@
+"""Which calls are made: one, a search, an ablation."""

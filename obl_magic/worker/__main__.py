@@ -57,7 +57,9 @@ def main() -> None:
     ok = execute.tell(execute.run(job, reporter), job, reporter)
     streams.close()
     if not ok:
-        time.sleep(UNTIL_ENDED_S)  # the conductor ends the world; Open MPI takes seconds when ranks leave together
+        time.sleep(
+            UNTIL_ENDED_S
+        )  # the conductor ends the world; Open MPI takes seconds when ranks leave together
         os._exit(1)
     atexit._run_exitfuncs()
     _finalize_mpi()
@@ -106,6 +108,7 @@ def _import_what_it_uses(job: Job) -> None:
 
 def _keep_generated_code_in(folder: Path) -> None:
     """TensorFlow's autograph leaves generated files behind when a rank is killed; here the run tidies them up."""
+
     def move() -> None:
         from tensorflow.python.autograph.pyct import loader
 
@@ -135,6 +138,7 @@ def _die_with_the_launcher() -> None:
 def _set_threads_when_asked(threads: int) -> None:
     if threads <= 0:
         return
+
     def limit() -> None:
         import tensorflow as tf
 

@@ -21,6 +21,7 @@ from obl_magic.worker import collectives, tracebacks
 from obl_magic.worker.frameworks import when_imported
 from obl_magic.worker.report import Reporter, reporting
 
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What a job left: its value, or its error with the place in the user's code."""
@@ -61,7 +62,9 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
         return value
 
 
-def arguments_for(provided: dict[str, Any], job: Job, function: Callable[..., Any], reporter: Reporter) -> dict[str, Any]:
+def arguments_for(
+    provided: dict[str, Any], job: Job, function: Callable[..., Any], reporter: Reporter
+) -> dict[str, Any]:
     """The keyword arguments of the call: given ones, provided ones, and the reserved names where asked for."""
     parameters = inspect.signature(function).parameters
     defaults = {
@@ -87,13 +90,17 @@ def run(job: Job, reporter: Reporter) -> Finished:
     tracebacks.remember(job.sources)
     try:
         if digest_of(job.source) != job.digest:
-            raise NotOblivious("the function changed on its way to the rank", "report this as a bug of obl_magic")
+            raise NotOblivious(
+                "the function changed on its way to the rank", "report this as a bug of obl_magic"
+            )
         _seed(job.seed)
         with ExitStack() as stack:
             function, provided = payload.loads(job.payload)
             stack.callback(sys.stdout.flush)
-            return Finished(value=call(function, arguments_for(provided, job, function, reporter), job, reporter))
-    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end a job like any error
+            return Finished(
+                value=call(function, arguments_for(provided, job, function, reporter), job, reporter)
+            )
+    except BaseException as error:
         return Finished(error=error)
 
 
@@ -103,7 +110,7 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
     if finished.error is None:
         try:
             data = payload.dumps(finished.value)
-        except Exception as error:  # noqa: BLE001 - any pickler may raise anything
+        except Exception as error:
             finished = Finished(error=_unsendable(finished.value, error))
         else:
             path = folder.value(reporter.rank)
@@ -123,7 +130,7 @@ def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed
         payload.loads(data)
         folder.write_bytes(folder.error(rank), data)
         file = folder.error(rank).name
-    except Exception:  # noqa: BLE001 - an exception that cannot travel is told by its text
+    except Exception:
         file = ""
     return Failed(rank, time.time(), tracebacks.one_line(error), text, where, file)
 

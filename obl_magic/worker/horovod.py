@@ -41,7 +41,12 @@ class HorovodCollectives:
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         name = self._name("broadcast", tensors)
         return [
-            _shaped(tf.cast(hvd.broadcast(tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)), root, f"{name}.{i}"), t.dtype), t)
+            _shaped(
+                tf.cast(
+                    hvd.broadcast(tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)), root, f"{name}.{i}"), t.dtype
+                ),
+                t,
+            )
             for i, t in enumerate(tensors)
         ]
 
@@ -70,7 +75,9 @@ class HorovodCollectives:
         """
         if not tf.executing_eagerly():
             return f"obl.{what}.{next(self._names)}"
-        carried = repr([(tuple(t.shape[1:] if what == "allgather" else t.shape), t.dtype.name) for t in tensors])
+        carried = repr(
+            [(tuple(t.shape[1:] if what == "allgather" else t.shape), t.dtype.name) for t in tensors]
+        )
         return f"obl.{what}.eager.{zlib.crc32(carried.encode()):08x}"
 
 

@@ -13,7 +13,12 @@ from pathlib import Path
 
 _LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
     # rank, size, local rank, local size
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
 )
@@ -41,11 +46,15 @@ def identify(environ: Mapping[str, str] = os.environ) -> Rank:
     for rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ:
             me, all_ = int(environ[rank]), int(environ[size])
-            return Rank(me, all_, int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_))
+            return Rank(
+                me, all_, int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_)
+            )
     return ALONE
 
 
-def gpus(environ: Mapping[str, str] = os.environ, proc: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+def gpus(
+    environ: Mapping[str, str] = os.environ, proc: Path = Path("/proc/driver/nvidia/gpus")
+) -> tuple[str, ...]:
     """The GPUs this process may use, as CUDA names them; found without importing a framework."""
     named = environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:

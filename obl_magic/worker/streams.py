@@ -113,8 +113,11 @@ class TakenStreams:
         self.pipe = EventPipe(os.dup(1), rank)
         self._starting = False
         self._threads = [self._redirect(1, rank, "stdout"), self._redirect(2, rank, "stderr")]
-        self._streams = [LogStream(self.pipe.emit, rank, "stdout", 1), LogStream(self.pipe.emit, rank, "stderr", 2)]
-        sys.stdout, sys.stderr = self._streams  # type: ignore[assignment]
+        self._streams = [
+            LogStream(self.pipe.emit, rank, "stdout", 1),
+            LogStream(self.pipe.emit, rank, "stderr", 2),
+        ]
+        sys.stdout, sys.stderr = self._streams
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -140,7 +143,9 @@ class TakenStreams:
         reading, writing = os.pipe()
         os.dup2(writing, descriptor)
         os.close(writing)
-        thread = threading.Thread(target=self._forward, args=(reading, rank, name), name=f"obl-{name}", daemon=True)
+        thread = threading.Thread(
+            target=self._forward, args=(reading, rank, name), name=f"obl-{name}", daemon=True
+        )
         thread.start()
         return thread
 

@@ -61,7 +61,12 @@ def require(environ: Mapping[str, str] = os.environ) -> Mpi:
 def _ask(path: str) -> Mpi | None:
     try:
         said = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=False
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            stdin=subprocess.DEVNULL,
+            check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -74,7 +79,9 @@ def parse_version(said: str, path: str) -> Mpi | None:
         return Mpi("openmpi", found[1] + found[2], int(found[1]), path)
     if "HYDRA" in said or "MPICH" in said:
         version = re.search(r"Version:\s*(\d+)([\w.]*)", said)
-        return Mpi("mpich", version[1] + version[2] if version else "?", int(version[1]) if version else 0, path)
+        return Mpi(
+            "mpich", version[1] + version[2] if version else "?", int(version[1]) if version else 0, path
+        )
     return None
 
 

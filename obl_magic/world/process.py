@@ -45,7 +45,9 @@ class World:
                 stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise SetupProblem(f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor") from error
+            raise SetupProblem(
+                f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
+            ) from error
         assert self._launcher.stdout is not None
         assert self._launcher.stderr is not None
         self._readers = [

@@ -60,9 +60,13 @@ def _sharded_arrays(adapter: Any, rank: int, size: int) -> Any:
     The indices come from Keras' adapter itself, fed with the numbers 0..n-1 instead of the data.
     """
     numbers = ArrayDataAdapter(
-        np.arange(adapter._num_samples, dtype=np.int64), batch_size=adapter._batch_size, shuffle=adapter._shuffle
+        np.arange(adapter._num_samples, dtype=np.int64),
+        batch_size=adapter._batch_size,
+        shuffle=adapter._shuffle,
     ).get_tf_dataset()
-    inputs = tree.lists_to_tuples(array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow"))
+    inputs = tree.lists_to_tuples(
+        array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
+    )
 
     def mine(*numbers_of_batch: Any) -> tuple[Any, Any, Any]:
         return cut_indices(numbers_of_batch[0], rank, size)

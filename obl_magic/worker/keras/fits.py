@@ -1,4 +1,4 @@
-"""What happens around a Keras ``fit``: callbacks in their places, exact logs, agreement, progress. Seam: CallbackList."""
+"""What happens around a Keras ``fit``: callbacks in their places, exact logs, agreement, progress."""
 
 from __future__ import annotations
 
@@ -185,7 +185,15 @@ class Fits:
             fit.began_step, fit.began_s = fit.stepped, now
         self._reporter.emit(
             Progress(
-                0, time.time(), fit.epoch + 1, fit.epochs, fit.step, fit.steps, speed, dict(fit.logs), fit.stepped
+                0,
+                time.time(),
+                fit.epoch + 1,
+                fit.epochs,
+                fit.step,
+                fit.steps,
+                speed,
+                dict(fit.logs),
+                fit.stepped,
             )
         )
 

@@ -43,11 +43,15 @@ class GradientReducer:
             grads = list(grads)
             if self._inside or not grads:
                 return original(optimizer, grads, trainable_variables)
-            variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+            variables = (
+                optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+            )
             self._before(optimizer, variables)
             self.applied += 1
             with self._outermost():
-                return original(optimizer, self.reduce(grads), None if trainable_variables is None else variables)
+                return original(
+                    optimizer, self.reduce(grads), None if trainable_variables is None else variables
+                )
 
         return apply
 

@@ -33,14 +33,18 @@ def install(patches: Patches, world: Collectives) -> None:
                 return loss
             if tuple(ops.convert_to_tensor(values).shape) == ():
                 return loss
-            return loss * tf.cast(_correction(scope, world, values, sample_weight, mask, reduction), loss.dtype)
+            return loss * tf.cast(
+                _correction(scope, world, values, sample_weight, mask, reduction), loss.dtype
+            )
 
         return reduce_weighted_values
 
     patches.replace(keras_loss, "reduce_weighted_values", make)
 
 
-def _correction(scope: scopes.StepScope, world: Collectives, values: Any, weight: Any, mask: Any, kind: str) -> Any:
+def _correction(
+    scope: scopes.StepScope, world: Collectives, values: Any, weight: Any, mask: Any, kind: str
+) -> Any:
     """The factor from the local reduction to this rank's part of the global one, in units of the local mean."""
     if kind == "sum":
         return scope.upscale

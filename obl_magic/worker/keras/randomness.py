@@ -30,7 +30,7 @@ def install(patches: Patches, rank: int) -> None:
     """Makes draws inside steps differ between ranks."""
 
     def make(original: Any) -> Any:
-        def next(generator: Any, ordered: bool = True) -> Any:  # noqa: A001 - the name of the replaced method
+        def next(generator: Any, ordered: bool = True) -> Any:
             drawn = original(generator, ordered)
             if rank == 0 or scopes.current() is None:
                 return drawn

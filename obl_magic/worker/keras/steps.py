@@ -75,7 +75,9 @@ class ShardedSteps:
         return sharded_step
 
     def _cut(self, data: Any) -> Shard:
-        tensors = tree.map_structure(lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data)
+        tensors = tree.map_structure(
+            lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data
+        )
         return cut(tensors, self._world.rank, self._world.size)
 
     def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope) -> Any:
@@ -105,7 +107,11 @@ class ShardedSteps:
 
         def predict_function(batches: list[Any]) -> Any:
             outputs = [self._predict_one(predict, batch) for batch in batches]
-            return outputs[0] if len(outputs) == 1 else tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+            return (
+                outputs[0]
+                if len(outputs) == 1
+                else tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+            )
 
         return predict_function
 
@@ -125,7 +131,9 @@ class ShardedSteps:
             original(model, iterator=iterator, data_batch=data_batch)
             spec = iterator._distributed_dataset.element_spec.data if iterator is not None else data_batch
             _build_if_possible(model, spec)
-            self._state.broadcast_new([*model.variables, *(model.optimizer.variables if model.optimizer else ())])
+            self._state.broadcast_new(
+                [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
+            )
 
         return _maybe_symbolic_build
 
@@ -151,7 +159,9 @@ class ShardedSteps:
     def _never_jit(self, original: Any) -> Any:
         def set_jit(model: Any, value: Any) -> None:
             if value and value != "auto":
-                self._note("jit", "jit_compile is off in a distributed run: host collectives do not compile with XLA")
+                self._note(
+                    "jit", "jit_compile is off in a distributed run: host collectives do not compile with XLA"
+                )
             original.fset(model, False)
 
         return property(lambda model: False, set_jit)
@@ -188,7 +198,7 @@ def _build_if_possible(model: Any, spec: Any) -> None:
         return
     try:
         model._symbolic_build(data_batch=tree.map_structure(_any_batch, spec))
-    except Exception:  # noqa: BLE001 - whatever a user's model raises when built symbolically, it may still train
+    except Exception:
         return
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from obl_magic.reach import is_own_code
+from obl_magic.payload.reach import is_own_code
 
 _OPTIONS = ("input_signature", "_autograph", "_jit_compile", "_reduce_retracing")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from obl_magic.code_names import global_names
+from obl_magic.payload.code_names import global_names
 
 Parts = list[tuple[str, Any]]
 """Labels and values, in the order of reading. A label such as ``.rate`` or ``['key']`` extends the name

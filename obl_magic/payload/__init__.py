@@ -24,9 +24,9 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic import keras_objects, tf_functions
-from obl_magic.code_names import global_names
-from obl_magic.reach import is_own_code
+from obl_magic.payload import keras_objects, tf_functions
+from obl_magic.payload.code_names import global_names
+from obl_magic.payload.reach import is_own_code
 
 _CACHED = type(functools.cache(len))
 _NOT_SENT = ("__builtins__", "__loader__", "__spec__", "__cached__")

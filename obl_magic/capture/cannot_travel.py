@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from obl_magic.captured_names import type_name
+from obl_magic.capture.captured_names import type_name
 from obl_magic.errors import CannotTravel
-from obl_magic.reach import Parts, code_parts, data_parts, is_code, is_own_code, join
+from obl_magic.payload.reach import Parts, code_parts, data_parts, is_code, is_own_code, join
 
 Attempt = Callable[[Any], Exception | None]
 """Tries to pickle a value and says what the pickler raised, or None."""

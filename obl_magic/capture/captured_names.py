@@ -6,8 +6,8 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from obl_magic.credentials import looks_secret
-from obl_magic.reach import SAMPLE, Reached, code_parts, data_parts
+from obl_magic.capture.credentials import looks_secret
+from obl_magic.payload.reach import SAMPLE, Reached, code_parts, data_parts
 from obl_magic.values import CapturedName
 
 _SMALL_BYTES = 1_000_000

@@ -10,12 +10,12 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from obl_magic import payload
-from obl_magic.cannot_travel import culprit
-from obl_magic.captured_names import captured_names, type_name
+from obl_magic.capture.cannot_travel import culprit
+from obl_magic.capture.captured_names import captured_names, type_name
+from obl_magic.capture.function_source import digest_of, read_cell, source_of, sources_of
+from obl_magic.capture.own_modules import own_modules
 from obl_magic.errors import CannotTravel, UsageProblem
-from obl_magic.function_source import digest_of, read_cell, source_of, sources_of
-from obl_magic.own_modules import own_modules
-from obl_magic.reach import is_own_code, walk
+from obl_magic.payload.reach import is_own_code, walk
 from obl_magic.values import RESERVED, Captured, CellSource
 
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
