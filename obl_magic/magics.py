@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import linecache
+import re
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -60,6 +62,7 @@ class ObliviousMagics(Magics):
         __tracebackhide__ = True
         try:
             options = _parse(self.oblivious.parser, line)
+            options.line = line
             if cell is None and not options.function:
                 return lines.line_magic(options.words, options.rank)
             return self._run(options, cell)
@@ -83,13 +86,13 @@ class ObliviousMagics(Magics):
                 "options that begin with --",
                 "%%oblivious --workers 2",
             )
-        if options.out is not None and not options.out.isidentifier():
+        if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
         arguments = dict(lines.argument_value(text) for text in options.arg)
         name = options.function or _last_function(cell or "")
         lines.check_before_the_cell(options.workers, options.engine)
         if cell is not None and cell.strip():
-            _execute(self._shell, cell)
+            _execute(self._shell, _as_typed(options.line, cell))
         function = self._shell.user_ns.get(name)
         if function is None:
             raise UsageProblem(
@@ -129,10 +132,9 @@ class ObliviousMagics(Magics):
 def _parse(parser: MagicArgumentParser, line: str) -> Any:
     try:
         return parser.parse_argstring(line)
-    except UsageError as error:
-        said = str(error)
+    except (UsageError, ValueError) as error:  # shlex raises the latter for an open quotation
         raise UsageProblem(
-            f"%%oblivious {line.strip()} ({said})",
+            f"%%oblivious {line.strip()} ({error})",
             "the options that %%oblivious? lists",
             "%%oblivious --workers 2",
         ) from None
@@ -166,17 +168,26 @@ def _last_function_among_magics(cell: str) -> str:
     return _last_function(transformed)
 
 
-def _execute(shell: InteractiveShell, cell: str) -> None:
-    """Executes the cell as any cell is, its line numbers counted from the magic's own line.
+def _as_typed(line: str, cell: str) -> str:
+    """The cell with the magic's own line as a comment, so that its lines have the numbers that the user sees.
 
-    What it raises is shown once, as an ordinary cell's would be.
+    IPython drops empty first lines, so that none would do; and it would not know a second cell magic below a comment.
     """
+    if re.match(r"\s*%%", cell):
+        return cell
+    indent = re.match(r"(?:[ \t]*\n)*([ \t]*)", cell)
+    comment = " ".join(["# %%oblivious", *line.split()])  # an expanded {expr} may have brought line ends
+    return f"{indent[1] if indent else ''}{comment}\n{cell}"
+
+
+def _execute(shell: InteractiveShell, cell: str) -> None:
+    """Executes the cell as any cell is; what it raises is shown once, as an ordinary cell's would be."""
     __tracebackhide__ = True
     shown, syntax, count = shell.showtraceback, shell.showsyntaxerror, shell.execution_count
     vars(shell).update(showtraceback=_nothing, showsyntaxerror=_nothing)
     shell.execution_count = _number_of_this_cell(shell)
     try:
-        result = shell.run_cell("\n" + cell, store_history=False)
+        result = shell.run_cell(cell, store_history=False)
     finally:
         vars(shell).update(showtraceback=shown, showsyntaxerror=syntax)
         shell.execution_count = count
