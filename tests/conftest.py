@@ -1,0 +1,167 @@
+"""What holds for every test: nothing is left behind; and the fixtures that many rooms share."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from obl_magic import doctor
+from obl_magic.errors import SetupProblem
+
+TREE = Path(__file__).parents[1]
+SHM = Path("/dev/shm")  # noqa: S108 - looked at, never written to
+MARK = "OBL_TEST_GUARD"
+GOING_S = 1.0
+"""How long a process may still be on its way out when its test has ended."""
+
+_CACHES = {".git", "__pycache__", "build", "dist", "node_modules"}
+_NOT_CACHES = {".oblivious", ".ci"}
+_WRITTEN_BY_PEOPLE = {".py", ".md", ".cfg", ".toml", ".ipynb", ".txt", ".yml", ".pyi"}
+"""Somebody may be writing sources in this checkout while its tests run."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Launchers put their session folders here, so that those of other people's runs are never taken for ours."""
+    tmp_path_factory.getbasetemp()  # stays where people look for it
+    folder = Path(tempfile.mkdtemp(prefix="obl-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", None)
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _this_checkout_in_every_process() -> Iterator[None]:
+    """Processes that tests start import the package from here, wherever they work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TREE), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_temporary_folder_of_our_own: Path) -> Iterator[None]:
+    """Fails a test that leaves a process or a stray file, and removes what it left."""
+    mark = uuid.uuid4().hex
+    before = os.environ.get(MARK)
+    os.environ[MARK] = mark
+    children = {child.pid for child in _children()}
+    files = _files(_temporary_folder_of_our_own)
+    yield
+    if before is None:
+        os.environ.pop(MARK, None)
+    else:
+        os.environ[MARK] = before
+    left = [f"process {p.pid}: {what}" for p, what in _end(_processes(mark, children))]
+    left += [f"file {path}" for path in _stray(_files(_temporary_folder_of_our_own) - files)]
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own that is the working folder and the home of all runs."""
+    monkeypatch.setenv("OBLIVIOUS_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=["horovod", "mpi"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Every engine in turn; one that is not installed is skipped here and an error where ``CI`` is set."""
+    name: str = request.param
+    try:
+        return doctor.choose_engine(name).engine
+    except SetupProblem as problem:
+        absent = importlib.util.find_spec("horovod") is None if name == "horovod" else doctor.look().mpi is None
+        if absent and not os.environ.get("CI"):
+            pytest.skip(str(problem))
+        raise
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _processes(mark: str, known: set[int]) -> list[psutil.Process]:
+    """New descendants of this process, and those re-parented ones that inherited this test's mark."""
+    found = {child.pid: child for child in _children() if child.pid not in known}
+    needle = f"{MARK}={mark}".encode()
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if pid not in found and pid != os.getpid() and needle in Path(f"/proc/{pid}/environ").read_bytes():
+                found[pid] = psutil.Process(pid)
+    return list(found.values())
+
+
+def _end(found: list[psutil.Process]) -> list[tuple[psutil.Process, str]]:
+    """Those that do not end by themselves, killed, each with what it was."""
+    deadline = time.monotonic() + GOING_S
+    psutil.wait_procs(found, timeout=max(0.0, deadline - time.monotonic())) if found else None
+    ended = []
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            what = " ".join(process.cmdline())
+            # multiprocessing's tracker lives as long as this process, by design
+            if process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in what:
+                process.send_signal(signal.SIGKILL)
+                ended.append((process, what))
+    psutil.wait_procs([process for process, _ in ended], timeout=GOING_S)
+    return ended
+
+
+def _files(temporary: Path) -> set[Path]:
+    """What is in the checkout, in shared memory, and of launchers' session folders."""
+    found = set(SHM.iterdir()) if SHM.is_dir() else set()
+    found |= {path for path in temporary.iterdir() if path.name.startswith(("prte", "ompi", "openmpi", "mpich"))}
+    folders = [str(TREE)]
+    while folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not _is_cache(entry.name):
+                        folders.append(entry.path)
+                elif Path(entry.name).suffix not in _WRITTEN_BY_PEOPLE and not entry.name.startswith(".coverage"):
+                    found.add(Path(entry.path))
+    return found
+
+
+def _is_cache(name: str) -> bool:
+    hidden = name.startswith(".") and name not in _NOT_CACHES
+    return hidden or name in _CACHES or name.endswith(".egg-info")
+
+
+def _stray(new: set[Path]) -> list[Path]:
+    """New files that are still there and not somebody else's shared memory; removed."""
+    stray = []
+    for path in sorted(new):
+        if not path.exists() or (path.parent == SHM and _in_use(path)):
+            continue
+        stray.append(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return stray
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a living process has this file mapped (ours have ended when this is asked)."""
+    needle = str(path).encode()
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and needle in Path(f"/proc/{pid}/maps").read_bytes():
+                return True
+    return False
