@@ -77,7 +77,9 @@ def run(
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     began = time.perf_counter()
-    captured = capture(fn, namespace=namespace, provide=provide, args=args, cells=cells)
+    captured = capture(
+        fn, namespace=namespace, provide=provide, args=args, cells=cells, travels=workers is not None
+    )
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else _engine(options)
     folder = rundir.create()
