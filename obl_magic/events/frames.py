@@ -79,7 +79,7 @@ class Decoder:
             rank, sequence, part, parts = (int(number) for number in fields[:4])
             piece = fields[4]
         except (ValueError, IndexError):
-            yield Stray(text)
+            yield Stray(mark + frame)
             return
         yield from self._place(rank, sequence, part, parts, piece)
 
