@@ -15,9 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from obl_magic import doctor
 from obl_magic.errors import SetupProblem
+
+settings.register_profile("obl", deadline=None)  # a busy machine is not a failure
+settings.load_profile("obl")
 
 TREE = Path(__file__).parents[1]
 SHM = Path("/dev/shm")  # noqa: S108 - looked at, never written to

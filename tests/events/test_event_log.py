@@ -1,0 +1,66 @@
+"""The event log: appended line by line, read back, torn end forgiven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from obl_magic.events.event import Event, Log, Note
+from obl_magic.events.log import EventLog, read
+
+EVENTS: list[Event] = [Log(0, 1.0, "stdout", "eins\nzwei é\x85\u2028\n"), Note(1, 2.0, "sentence", "code")]
+
+
+def written(path: Path) -> Path:
+    """A log with two events."""
+    with EventLog(path) as log:
+        for event in EVENTS:
+            log.append(event)
+    return path
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+    """In order, also with line separators inside the text."""
+    assert list(read(written(tmp_path / "log"))) == EVENTS
+
+
+def test_an_event_can_be_read_while_the_log_is_open(tmp_path: Path) -> None:
+    """Whoever reads along sees an event as soon as append returns."""
+    with EventLog(tmp_path / "log") as log:
+        log.append(EVENTS[0])
+        assert list(read(tmp_path / "log")) == EVENTS[:1]
+
+
+def test_a_second_writer_adds_and_erases_nothing(tmp_path: Path) -> None:
+    """The log is append-only."""
+    written(tmp_path / "log")
+    assert list(read(written(tmp_path / "log"))) == EVENTS * 2
+
+
+@pytest.mark.parametrize("torn", [1, 5, 20])
+def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: int) -> None:
+    """A kernel killed in the middle of a write costs that one event."""
+    path = written(tmp_path / "log")
+    path.write_bytes(path.read_bytes()[:-torn])
+    assert list(read(path)) == EVENTS[:1]
+
+
+def test_damage_elsewhere_is_said(tmp_path: Path) -> None:
+    """Never silently a shorter history."""
+    path = written(tmp_path / "log")
+    path.write_bytes(b'{"kind":"x"}\n' + path.read_bytes())
+    with pytest.raises(ValueError, match="not an event: "):
+        list(read(path))
+
+
+def test_a_log_that_does_not_exist_has_no_events(tmp_path: Path) -> None:
+    """A run that has not begun to speak."""
+    assert list(read(tmp_path / "none")) == []
+
+
+def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+    """The second call does nothing."""
+    log = EventLog(tmp_path / "log")
+    log.close()
+    log.close()
