@@ -97,7 +97,10 @@ class RunDir:
 
     def write_bytes(self, path: Path, data: bytes) -> None:
         """Writes a file beside and moves it, so that no reader sees half of it."""
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        except OSError as error:
+            raise _unwritable(path, error) from error
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -133,7 +136,12 @@ def existing(where: Path | None = None) -> list[RunDir]:
     runs = (where or home()) / "runs"
     if not runs.is_dir():
         return []
-    return [RunDir(path) for path in sorted(runs.iterdir()) if (path / "run.json").is_file()]
+    return sorted((RunDir(path) for path in runs.iterdir() if (path / "run.json").is_file()), key=_age)
+
+
+def _age(folder: RunDir) -> tuple[str, int]:
+    """Orders runs by the second in their id, and within it by when they were written down."""
+    return folder.id.rpartition("-")[0], folder.manifest.stat().st_mtime_ns
 
 
 def _unwritable(path: Path, error: OSError) -> SetupProblem:
