@@ -120,7 +120,7 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "",
-        "OBL_THREADS": str(threads),
+        "OBL_THREADS": named if (named := base.get("TF_NUM_INTRAOP_THREADS", "")).isdigit() else str(threads),
     }
     if mpi.flavour == "openmpi":
         ours |= {
