@@ -21,7 +21,7 @@ from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
 from obl_magic.launched import LaunchedRun
 from obl_magic.runs import LIVE, Ledger, Run
-from obl_magic.show import showing
+from obl_magic.show import current_cell, showing
 from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options
 from obl_magic.world import mpi
 
@@ -100,12 +100,12 @@ def run(
     if workers is None:
         here = Run(ledger, manifest)
         inline.run(fn, job, captured, ledger, here, shown)
-        here._on_screen = not quiet
+        here._shown_in = None if quiet else current_cell()
         return here
     folder.write_bytes(folder.job, payload.dumps(job, own_modules()))
     live = LaunchedRun(ledger, options, chosen, shown)
     started = Run(ledger, manifest, live)
-    started._on_screen = not quiet
+    started._shown_in = None if quiet else current_cell()
     LIVE[started.id] = started
     live.start()
     if background:

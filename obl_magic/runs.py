@@ -94,7 +94,7 @@ class Run:
         self._ledger, self._manifest, self._live = ledger, manifest, live
         self._values: dict[int, Any] = {}
         self._error: BaseException | None = None
-        self._on_screen = False
+        self._shown_in: int | None = None
 
     @classmethod
     def open(cls, run: str | RunDir) -> Run:
@@ -226,11 +226,11 @@ class Run:
         return summary(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
 
     def _ipython_display_(self) -> None:
-        """Shows the run as a still, but not a second time below the panel it has just left there."""
-        from obl_magic.show import show_still
+        """Shows the run as a still, but not a second time in the cell where its panel is."""
+        from obl_magic.show import current_cell, show_still
 
-        if self._on_screen:
-            self._on_screen = False
+        here, self._shown_in = self._shown_in, None
+        if here is not None and here == current_cell():
             return
         show_still(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
 

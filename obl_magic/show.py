@@ -20,6 +20,13 @@ def showing() -> Display:
     return TextDisplay()
 
 
+def current_cell() -> int | None:
+    """The prompt of the cell that is being executed, or None outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "execution_count", None)
+
+
 def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> None:
     """Shows a run as it is now, once."""
     from obl_magic.display.notebook import in_notebook, publish, still_bundle
