@@ -19,6 +19,7 @@ from obl_magic.display.base import Display, Header, NoDisplay
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
+from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, showing
@@ -82,39 +83,41 @@ def run(
     )
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else _engine(options)
-    folder = rundir.create()
-    header = _header(captured, options, chosen, reason, folder)
-    job = Job(
-        name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-        args=dict(args or {}), sources=captured.sources, seed=options.seed, batch=options.batch,
-        engine="alone" if workers is None else chosen, run_dir=str(folder.path),
-    )  # fmt: skip
-    manifest = _manifest(captured, options, job, header, capture_s)
-    folder.write_bytes(folder.source, captured.source.encode())
-    folder.write_json(folder.manifest, manifest)
-    ledger = Ledger(folder)
-    ledger.open()
-    ledger.add(Launched(-1, header.started_s, workers))
-    shown = NoDisplay() if quiet else display or showing()
-    shown.begin(header)
-    if workers is None:
-        here = Run(ledger, manifest)
-        inline.run(fn, job, captured, ledger, here, shown)
-        here._shown_in = None if quiet else current_cell()
-        return here
-    folder.write_bytes(folder.job, payload.dumps(job, own_modules()))
-    live = LaunchedRun(ledger, options, chosen, shown)
-    started = Run(ledger, manifest, live)
-    started._shown_in = None if quiet else current_cell()
-    LIVE[started.id] = started
-    live.start()
-    if background:
-        live.show_from_a_thread()
-        return started
-    live.show_until_done()
-    if started.error is not None:
-        raise started.error
-    return started
+    with interrupts_held() as interrupted:
+        folder = rundir.create()
+        header = _header(captured, options, chosen, reason, folder)
+        job = Job(
+            name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
+            args=dict(args or {}), sources=captured.sources, seed=options.seed, batch=options.batch,
+            engine="alone" if workers is None else chosen, run_dir=str(folder.path),
+        )  # fmt: skip
+        manifest = _manifest(captured, options, job, header, capture_s)
+        folder.write_bytes(folder.source, captured.source.encode())
+        folder.write_json(folder.manifest, manifest)
+        if workers is not None:
+            folder.write_bytes(folder.job, payload.dumps(job, own_modules()))
+        ledger = Ledger(folder)
+        ledger.open()
+        ledger.add(Launched(-1, header.started_s, workers))
+        shown = NoDisplay() if quiet else display or showing()
+        shown.begin(header)
+        live = None if workers is None else LaunchedRun(ledger, options, chosen, shown, interrupted)
+        this = Run(ledger, manifest, live)
+        this._shown_in = None if quiet else current_cell()
+        if live is not None:
+            LIVE[this.id] = this
+            live.start()
+            if background:
+                live.show_from_a_thread()
+                return this
+            live.show_until_done()
+    if live is None:
+        inline.run(fn, job, captured, ledger, this, shown, interrupted.is_set())
+    elif this.error is not None:
+        raise this.error
+    elif interrupted.is_set():  # when the run was over; what else the cell does is to stop
+        raise KeyboardInterrupt
+    return this
 
 
 def _options(

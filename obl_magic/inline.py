@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from obl_magic.display.base import Display
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Result, Started
+from obl_magic.interrupts import interrupts_held
 from obl_magic.runs import Ledger, Run, epoch_rows
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
@@ -19,9 +20,15 @@ from obl_magic.worker.report import Reporter
 
 
 def run(
-    fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display
-) -> None:
-    """Calls the function in this process; its exceptions pass through, after they were recorded."""
+    fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display,
+    interrupted: bool,
+) -> None:  # fmt: skip
+    """Calls the function in this process; its exceptions pass through, after they were recorded.
+
+    Args:
+        fn: the function. job: how it is called. captured: what was found about it. ledger: takes the events.
+        here: the run. shown: the display. interrupted: an interrupt came before the call.
+    """
     __tracebackhide__ = True
 
     def emit(event: Event) -> None:
@@ -29,9 +36,11 @@ def run(
         shown.update(ledger.state, time.time())
 
     reporter = Reporter(emit, 0)
-    emit(Started(0, time.time(), 0, "", job.digest, "inline", 0, 0))
     status, said = "failed", ""
     try:
+        emit(Started(0, time.time(), 0, "", job.digest, "inline", 0, 0))
+        if interrupted:
+            raise KeyboardInterrupt
         with _recorded(emit), _random_state_kept():
             value = execute.call_here(fn, captured.provided_values, job, reporter)
         here._keep_value(value)
@@ -46,9 +55,12 @@ def run(
         _keep(error, here)
         raise
     finally:
-        ledger.add(Ended(LAUNCHER, time.time(), status, said))
-        ledger.close()
-        shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
+        with interrupts_held() as interrupted_at_the_end:
+            ledger.add(Ended(LAUNCHER, time.time(), status, said))
+            ledger.close()
+            shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
+    if interrupted_at_the_end.is_set():
+        raise KeyboardInterrupt
 
 
 def _keep(error: BaseException, here: Run) -> None:

@@ -33,15 +33,17 @@ class LaunchedRun:
 
     Args:
         ledger: takes the events. options: how the run behaves. engine: the chosen collectives.
-        shown: the display.
+        shown: the display. stopping: ends the run as interrupted when it is set.
     """
 
-    def __init__(self, ledger: Ledger, options: Options, engine: str, shown: Display) -> None:
+    def __init__(
+        self, ledger: Ledger, options: Options, engine: str, shown: Display, stopping: threading.Event
+    ) -> None:
         self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
         self._ranks = options.workers or 1
         self._decoder = Decoder()
         self._texts: queue.SimpleQueue[Log] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._stopping = stopping
         self._done = threading.Event()
         self._world: World | None = None
         ledger.listen(self._queue_text)
@@ -77,13 +79,9 @@ class LaunchedRun:
         self._done.wait()
 
     def show_until_done(self) -> None:
-        """Shows the run from the calling thread; an interrupt here ends it."""
-        while not self._done.is_set():
-            try:
-                self._done.wait(SHOW_EVERY_S)
-                self._show()
-            except KeyboardInterrupt:
-                self._stopping.set()
+        """Shows the run from the calling thread until it has ended."""
+        while not self._done.wait(SHOW_EVERY_S):
+            self._show()
         self._show()
         self._shown.end(self._ledger.state, epoch_rows(self._ledger.rows), time.time())
 
@@ -149,6 +147,8 @@ class LaunchedRun:
         state = self._ledger.state
         if not state.failures and len(state.results or {}) == self._ranks:
             return "succeeded", ""
+        if self._stopping.is_set():  # Jupyter's interrupt may reach a launcher before it has its own session
+            return "interrupted", "interrupted"
         if not state.failures:
             self._ledger.add(self._death(world))
         first = next((f for f in self._ledger.state.failures if f.traceback), self._ledger.state.failures[0])
