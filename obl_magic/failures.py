@@ -13,6 +13,7 @@ from obl_magic.rundir import RunDir
 
 _OPENMPI_SIGNAL = re.compile(r"process rank (\d+) .*?exited on\s+signal (\d+) \(?([^)\n.]*)", re.S)
 _OPENMPI_EXIT = re.compile(r"Process name: \[[^\]]*?(\d+)\]\s*Exit code:\s*(\d+)", re.S)
+_OPENMPI_LEFT = re.compile(r"has exited due to process rank (\d+) .*?exiting\s+improperly", re.S)
 _MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)|=\s+EXIT CODE: (\d+)")
 _SPAWN_LIMITS = re.compile(r"not enough slots|There are not enough slots", re.I)
 
@@ -35,6 +36,8 @@ def read_death(launcher_said: str) -> Death | None:
         return Death(int(found[1]), f"signal {found[2]} ({found[3].strip()})")
     if found := _OPENMPI_EXIT.search(launcher_said):
         return Death(int(found[1]), f"exit code {found[2]}")
+    if found := _OPENMPI_LEFT.search(launcher_said):
+        return Death(int(found[1]), "it left before the function had returned (exit code 0)")
     if found := _MPICH_SIGNAL.search(launcher_said):
         return Death(None, f"signal {found[2]} ({found[1].strip()})" if found[1] else f"exit code {found[3]}")
     return None
@@ -46,21 +49,20 @@ def error_of(state: RunState, folder: RunDir) -> BaseException:
     The worker's own exception where it could be pickled, else one of ours with the same text.
     """
     if state.status == "interrupted":
-        return KeyboardInterrupt()
+        return _without_our_frames(KeyboardInterrupt())
     if state.status == "timed out":
-        return RunTimedOut(state.error)
+        return _without_our_frames(RunTimedOut(state.error))
     if state.status == "stalled":
-        return RunStalled(state.error)
+        return _without_our_frames(RunStalled(state.error))
     first = next((f for f in state.failures if f.traceback), None) or next(iter(state.failures), None)
     if first is None:
-        return RunFailed(state.error or "the run failed without a word")
+        return _without_our_frames(RunFailed(state.error or "the run failed without a word"))
     if not first.traceback:
-        return RankDied(first.error, _last_words(state, first.rank))
+        return _without_our_frames(RankDied(first.error, _last_words(state, first.rank)))
     error = _unpickled(folder, first) or RunFailed(first.error, "")
     text = told(state, first)
     error.add_note(text)
-    error._render_traceback_ = lambda: text.splitlines()  # type: ignore[attr-defined]
-    return error
+    return _shown_as(text, error)
 
 
 def told(state: RunState, first: Failed) -> str:
@@ -73,6 +75,18 @@ def told(state: RunState, first: Failed) -> str:
         verb = "raised the same" if same and len(same) == len(others) else "stopped"
         parts += ["", f"(rank{'s' if len(others) > 1 else ''} {', '.join(others)}: {verb})"]
     return "\n".join(parts)
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """In a notebook the frames of whoever waited for the ranks say nothing about what happened to them."""
+    said = str(error)
+    return _shown_as(f"{type(error).__name__}: {said}" if said else type(error).__name__, error)
+
+
+def _shown_as(text: str, error: BaseException) -> BaseException:
+    """The error with the text that IPython shows in place of a traceback."""
+    error._render_traceback_ = lambda: text.splitlines()  # type: ignore[attr-defined]
+    return error
 
 
 def _unpickled(folder: RunDir, failed: Failed) -> BaseException | None:
