@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import sys
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from obl_magic import payload
 from obl_magic.display.base import Display
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Result, Started
 from obl_magic.interrupts import interrupts_held
+from obl_magic.rundir import RunDir
 from obl_magic.runs import Ledger, Run, epoch_rows
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
@@ -44,7 +47,7 @@ def run(
         with _recorded(emit), _random_state_kept():
             value = execute.call_here(fn, captured.provided_values, job, reporter)
         here._keep_value(value)
-        emit(Result(0, time.time(), "", 0, reporter.first_step_s))
+        emit(_written(value, ledger.folder, reporter))
         status = "succeeded"
     except KeyboardInterrupt as error:
         status, said = "interrupted", "interrupted"
@@ -61,6 +64,16 @@ def run(
             shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
     if interrupted_at_the_end.is_set():
         raise KeyboardInterrupt
+
+
+def _written(value: Any, folder: RunDir, reporter: Reporter) -> Result:
+    """The value, written for whoever opens the run later; what cannot be pickled is the caller's alone."""
+    file, size_bytes = "", 0
+    with contextlib.suppress(Exception):  # any pickler may raise anything
+        data = payload.dumps(value)
+        folder.write_bytes(folder.value(0), data)
+        file, size_bytes = folder.value(0).name, len(data)
+    return Result(0, time.time(), file, size_bytes, reporter.first_step_s)
 
 
 def _keep(error: BaseException, here: Run) -> None:
