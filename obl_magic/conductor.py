@@ -23,11 +23,12 @@ from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, showing
-from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options
+from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options, Settings
 from obl_magic.world import mpi
 
 LARGE_BYTES = 100_000_000
 BATCHES = ("global", "per-worker")
+LR_SCALES = ("none", "linear", "sqrt")
 
 
 def run(
@@ -37,6 +38,10 @@ def run(
     args: Mapping[str, Any] | None = None,
     engine: str = "auto",
     batch: str = "global",
+    lr_scale: str = "none",
+    warmup_epochs: int = 0,
+    sync_batchnorm: bool = False,
+    verify: int | bool = False,
     seed: int | None = None,
     timeout: float | None = None,
     show_ranks: str | Sequence[int] = "0",
@@ -56,6 +61,13 @@ def run(
         args: arguments by name.
         engine: ``auto``, ``horovod`` or ``mpi``.
         batch: ``global``: the batch size in the code is the whole world's, so that 1 and N ranks compute the same.
+            ``per-worker``: each rank takes that many, so the global batch grows with the world.
+        lr_scale: with per-worker batches, the learning rate times the world's size (``linear``), its square root
+            (``sqrt``) or nothing (``none``); Goyal et al., 2017.
+        warmup_epochs: epochs over which the scaled rate is reached.
+        sync_batchnorm: batch normalisation over the global batch, exactly.
+        verify: before training, compare that many steps (True: 3) on one rank and on ``workers``; refuse to go on
+            when they differ. See :func:`obl_magic.verify`.
         seed: base seed of every random number; recorded in the run in any case.
         timeout: deadline for the whole run in seconds.
         show_ranks: whose prints appear live: ``"0"``, ``"all"``, or rank numbers. All are kept on disk.
@@ -74,7 +86,8 @@ def run(
         BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
     """
     __tracebackhide__ = True
-    options = _options(workers, engine, batch, seed, timeout, show_ranks, quiet)
+    settings = _settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+    options = _options(workers, engine, settings, seed, timeout, show_ranks, quiet)
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     began = time.perf_counter()
@@ -88,7 +101,7 @@ def run(
         header = _header(captured, options, chosen, reason, folder)
         job = Job(
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-            args=dict(args or {}), sources=captured.sources, seed=options.seed, batch=options.batch,
+            args=dict(args or {}), sources=captured.sources, seed=options.seed, settings=options.settings,
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
         )  # fmt: skip
         manifest = _manifest(captured, options, job, header, capture_s)
@@ -120,23 +133,40 @@ def run(
     return this
 
 
+def _settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:
+    if batch not in BATCHES:
+        raise UsageProblem(f"batch {batch!r}", " or ".join(BATCHES), "--batch global")
+    if lr_scale not in LR_SCALES:
+        raise UsageProblem(f"lr-scale {lr_scale!r}", ", ".join(LR_SCALES), "--batch per-worker --lr-scale linear")
+    if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
+        raise UsageProblem(f"warmup-epochs {warmup_epochs!r}", "a whole number of epochs", "--warmup-epochs 5")
+    if batch == "global" and (lr_scale != "none" or warmup_epochs):
+        raise UsageProblem(
+            "lr-scale or warmup-epochs with the global batch",
+            "them only where the global batch grows with the world",
+            "--batch per-worker --lr-scale linear --warmup-epochs 5",
+        )
+    return Settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+
+
 def _options(
-    workers: int | None, engine: str, batch: str, seed: int | None, timeout: float | None,
-    show_ranks: str | Sequence[int], quiet: bool,
-) -> Options:  # fmt: skip
+    workers: int | None,
+    engine: str,
+    settings: Settings,
+    seed: int | None,
+    timeout: float | None,
+    show_ranks: str | Sequence[int],
+    quiet: bool,
+) -> Options:
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
-    if batch not in BATCHES:
-        raise UsageProblem(f"batch={batch!r}", " or ".join(BATCHES), 'batch="global"')
-    if batch == "per-worker":
-        raise UsageProblem("batch='per-worker'", "global (per-worker is not built yet)", 'batch="global"')
     if timeout is not None and not timeout > 0:
         raise UsageProblem(f"timeout={timeout!r}", "seconds, more than 0", "timeout=600")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
     ranks = _shown_ranks(show_ranks, workers or 1)
     return Options(
-        workers, engine, batch, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
+        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
     )  # fmt: skip
 
 
@@ -165,7 +195,7 @@ def _engine(options: Options) -> tuple[str, str]:
 def _header(captured: Captured, options: Options, engine: str, reason: str, folder: rundir.RunDir) -> Header:
     return Header(
         run_id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
-        engine_reason=reason, batch=options.batch, cores=mpi.cores(), started_s=time.time(),
+        engine_reason=reason, batch=options.settings.batch, cores=mpi.cores(), started_s=time.time(),
         lines=tuple(_remarks(captured, options)), folder=_short(folder.path),
     )  # fmt: skip
 
@@ -173,6 +203,11 @@ def _header(captured: Captured, options: Options, engine: str, reason: str, fold
 def _remarks(captured: Captured, options: Options) -> list[str]:
     """What the user should know before the ranks start."""
     said = []
+    settings, size = options.settings, options.workers or 1
+    if settings.batch == "per-worker":
+        rate = {"none": "", "linear": f", learning rate x {size}", "sqrt": f", learning rate x {size**0.5:.3g}"}
+        warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
+        said.append(f"per-worker batches: the global batch is {size} x the code's{rate[settings.lr_scale]}{warm}")
     if options.workers is not None and options.workers > mpi.cores():
         said.append(
             f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"

@@ -84,13 +84,32 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """How the ranks make Keras oblivious.
+
+    Attributes:
+        batch: ``global`` (the code's batch is the whole world's) or ``per-worker``.
+        lr_scale: ``none``, ``linear`` or ``sqrt``; for per-worker batches.
+        warmup_epochs: epochs over which the scaled learning rate is reached.
+        sync_batchnorm: batch normalisation over the global batch.
+        stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
+    """
+
+    batch: str = "global"
+    lr_scale: str = "none"
+    warmup_epochs: int = 0
+    sync_batchnorm: bool = False
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How one run behaves, as far as the ranks and the conductor need to know.
 
     Attributes:
         workers: number of ranks, or None for a call inside this process.
         engine: ``auto``, ``horovod`` or ``mpi``.
-        batch: ``global`` (the code's batch is the whole world's) or ``per-worker``.
+        settings: how the ranks make Keras oblivious.
         seed: base seed.
         show_ranks: ranks whose prints appear live.
         quiet: no live display at all.
@@ -99,7 +118,7 @@ class Options:
 
     workers: int | None = None
     engine: str = "auto"
-    batch: str = "global"
+    settings: Settings = Settings()
     seed: int = DEFAULT_SEED
     show_ranks: tuple[int, ...] | None = (0,)
     quiet: bool = False
@@ -118,7 +137,7 @@ class Job:
         args: arguments by name.
         sources: cell texts for tracebacks.
         seed: base seed.
-        batch: ``global`` or ``per-worker``.
+        settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
         run_dir: the run's folder.
     """
@@ -130,7 +149,7 @@ class Job:
     args: dict[str, Any]
     sources: tuple[CellSource, ...]
     seed: int
-    batch: str
+    settings: Settings
     engine: str
     run_dir: str
 

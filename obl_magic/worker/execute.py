@@ -19,7 +19,11 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import collectives, tracebacks
 from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter, reporting
+
+DATASET_FN = "dataset_fn"
+"""The name by which a function gets its data, so that hand-written loops can be cut too (and features ablated)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,17 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
 
             world = collectives.connect(job.engine)
             contexts.callback(world.close)
-            adapter.append(contexts.enter_context(keras_adapter.oblivious(world, reporter)))
+            adapter.append(contexts.enter_context(keras_adapter.oblivious(world, reporter, job.settings)))
             randomness.seed_all(job.seed)
 
         contexts.enter_context(when_imported("keras", connect))
+        if adapter:
+            _cut_datasets(adapter[0], function, arguments)
         value = function(**arguments)
+        if adapter:
+            adapter[0].finish()
+        if job.settings.stop_after is not None and adapter:
+            raise adapter[0].verified()
         if job.engine != "alone" and not (adapter and adapter[0].distributed):
             reporter.note(
                 "nothing-distributed",
@@ -60,6 +70,13 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
                 "every rank ran all of it by itself",
             )
         return value
+
+
+def _cut_datasets(adapter: Any, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Lets the adapter see what ``dataset_fn`` makes, whether it comes as an argument or as a global name."""
+    for names in (arguments, getattr(function, "__globals__", {})):
+        if callable(names.get(DATASET_FN)):
+            names[DATASET_FN] = adapter.dataset_fn(names[DATASET_FN])
 
 
 def arguments_for(

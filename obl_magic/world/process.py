@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import threading
@@ -22,6 +23,8 @@ from obl_magic.errors import SetupProblem
 from obl_magic.world.mpi import session_folders
 
 OnLine = Callable[[bytes], None]
+MARK = "OBL_WORLD"
+"""Environment variable by which a process of a world is known when its parent is gone."""
 
 
 class World:
@@ -39,9 +42,10 @@ class World:
     def __init__(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, on_line: OnLine, on_word: OnLine
     ) -> None:
+        self._mark = secrets.token_hex(16)
         try:
             self._launcher = subprocess.Popen(
-                list(argv), env=dict(env), cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                list(argv), env={**env, MARK: self._mark}, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -90,23 +94,26 @@ class World:
         and end by itself (Open MPI may take two seconds over ranks that died together), before it is killed too.
         """
         self._kill_ranks()
-        if not self.wait(grace_s):
+        try:
+            self._launcher.wait(grace_s)
+        except subprocess.TimeoutExpired:
             self._kill_ranks()
             self._launcher.kill()
             self._launcher.wait()
             for folder in session_folders(self._launcher.pid):
                 shutil.rmtree(folder, ignore_errors=True)
+        self._kill_orphans()
         deadline = time.monotonic() + 2
         while any(_lives(process) for process in self._seen.values()) and time.monotonic() < deadline:
             time.sleep(0.005)
+        self.wait(0)
         self.close()
 
     def close(self) -> None:
-        """Releases the pipes of a world that has ended."""
-        for pipe in (self._launcher.stdin, self._launcher.stdout, self._launcher.stderr):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError, ValueError):
-                    pipe.close()
+        """Releases the standard input of a world that has ended; the readers close what they read, at its end."""
+        assert self._launcher.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._launcher.stdin.close()
 
     def _kill_ranks(self) -> None:
         """Kills all that lives below the launcher, which is held meanwhile so that it starts nothing new."""
@@ -120,10 +127,22 @@ class World:
                     process.kill()
             launcher.resume()
 
+    def _kill_orphans(self) -> None:
+        """Kills what a rank left behind when it went: re-parented, it is known by its environment alone."""
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            found = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get(MARK) == self._mark]
+            if not any(_lives(process) for process in found):
+                return
+            for process in found:
+                self._seen.setdefault(process.pid, process)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
 
 def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
     def read() -> None:
-        with contextlib.suppress(ValueError):
+        with pipe:
             for line in pipe:
                 on_line(line)
 

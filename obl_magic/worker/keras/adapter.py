@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import data, losses, metrics, randomness
+from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
+from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.fits import Fits
 from obl_magic.worker.keras.gradients import GradientReducer
+from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import ShardedSteps
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
 
@@ -22,44 +27,70 @@ class Adapter:
     """Keras made oblivious; see :func:`oblivious`.
 
     Args:
-        world: the collectives. reporter: this rank's reporter.
+        world: the collectives. reporter: this rank's reporter. settings: how.
     """
 
-    def __init__(self, world: Collectives, reporter: Reporter) -> None:
-        self._world, self._reporter = world, reporter
+    def __init__(self, world: Collectives, reporter: Reporter, settings: Settings) -> None:
+        self._world, self._reporter, self._settings = world, reporter, settings
         self._patches = Patches()
         self._state = SharedState(world)
+        self._loops = HandLoops(world, reporter.note, lambda: self._state.broadcast_new(()))
         self._steps = ShardedSteps(world, self._state, reporter.note)
-        self._gradients = GradientReducer(world, self._before_apply)
+        self._gradients = GradientReducer(world, self._before_apply, self._loops.scope)
+        self._checksum = Checksum(world)
+        self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._fits = Fits(world, self._state, reporter, exact)
+        self._fits = Fits(world, self._state, reporter, settings, exact, self._checksum, self._rate)
 
     def enter(self) -> None:
         """Replaces what must be replaced."""
+        refusals.check_backend()
         self._fits.install(self._patches)
-        self._patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", _remember_batch_size)
         if self._world.size == 1:
             return
         rank, size = self._world.rank, self._world.size
-        data.install(self._patches, rank, size)
+        data.install(self._patches, rank, size, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
+        self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
         metrics.install(self._patches)
         randomness.install(self._patches, rank)
+        batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
+        self._rate.install(self._patches, self._gradients.applying)
+        refusals.install(self._patches)
         self._patches.replace(TensorFlowTrainer, "evaluate", self._average_first)
 
     def leave(self) -> None:
         """Puts Keras back exactly as it was."""
         self._patches.restore()
 
+    def finish(self) -> None:
+        """Compares the ranks' weights a last time, and says so if nothing was made distributed.
+
+        Raises:
+            RanksDiverged: the ranks hold different weights.
+        """
+        if self._world.size == 1:
+            return
+        self._checksum.look(self._state.trained(), self._reporter.steps)
+
+    def verified(self) -> Verified:
+        """What a verification has found when the function ended by itself."""
+        return self._fits.verified(self._state.trained())
+
+    def dataset_fn(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A ``dataset_fn`` whose datasets are cut over the ranks wherever they are iterated."""
+        return self._loops.wrapped(function) if self._world.size > 1 else function
+
     @property
     def distributed(self) -> bool:
         """Whether anything in the function was made distributed."""
-        return bool(self._fits.count or self._steps.made or self._gradients.applied)
+        return bool(self._fits.count or self._steps.made or self._gradients.applied or self._loops.iterated)
 
     def _before_apply(self, optimizer: Any, variables: Sequence[Any]) -> None:
         self._state.broadcast_new(variables)
+        self._state.trains(optimizer, variables)
 
     def _average_first(self, original: Any) -> Any:
         """Moving statistics are averaged before they are used by an evaluation."""
@@ -72,9 +103,9 @@ class Adapter:
 
 
 @contextmanager
-def oblivious(world: Collectives, reporter: Reporter) -> Iterator[Adapter]:
+def oblivious(world: Collectives, reporter: Reporter, settings: Settings = Settings()) -> Iterator[Adapter]:  # noqa: B008
     """Makes this process one rank of ``world`` for whatever Keras does inside; restores everything on leaving."""
-    adapter = Adapter(world, reporter)
+    adapter = Adapter(world, reporter, settings)
     adapter.enter()
     try:
         yield adapter
@@ -84,12 +115,3 @@ def oblivious(world: Collectives, reporter: Reporter) -> Iterator[Adapter]:
 
 def _as_they_are(model: Any, logs: Any) -> Any:
     return logs
-
-
-def _remember_batch_size(original: Any) -> Any:
-    def _maybe_symbolic_build(model: Any, iterator: Any = None, data_batch: Any = None) -> Any:
-        if iterator is not None:
-            model._obl_batch_size = iterator.data_adapter.batch_size
-        return original(model, iterator=iterator, data_batch=data_batch)
-
-    return _maybe_symbolic_build

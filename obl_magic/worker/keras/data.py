@@ -6,6 +6,7 @@ Arrays are cut before they are gathered, so a rank reads only its own rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,97 @@ from keras import tree
 from keras.src.backend.tensorflow import trainer as tf_trainer
 from keras.src.trainers.data_adapters import array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
+from obl_magic.errors import NotOblivious
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import Shard, cut, cut_indices
 
 
-def install(patches: Patches, rank: int, size: int) -> None:
-    """Makes every epoch iterator yield this rank's :class:`Shard` of each global batch."""
+READS_ALL = (
+    "a {kind} is read by every rank, which keeps its own rows of each batch: right, but reading is not shared "
+    "(arrays are cut before they are read)"
+)
+
+
+def install(patches: Patches, rank: int, size: int, batch: str, note: Callable[[str, str], None]) -> None:
+    """Makes every epoch iterator yield this rank's :class:`Shard` of each global batch.
+
+    Args:
+        patches: takes the replacement. rank, size: this process in the world.
+        batch: ``global``, or ``per-worker``: ``size`` of the code's batches make a global one.
+        note: says a sentence about the run.
+    """
 
     def make(original: Any) -> Any:
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
-            self._distributed_dataset = sharded(self.data_adapter, self._distributed_dataset, rank, size)
+            adapter = self.data_adapter
+            if isinstance(adapter, ArrayDataAdapter):
+                if batch == "per-worker":
+                    _widen(adapter, size)
+                    self._num_batches = adapter.num_batches
+                self._distributed_dataset = _sharded_arrays(adapter, rank, size)
+                return
+            kind = type(adapter).__name__.removesuffix("Adapter")
+            note("reads-all", READS_ALL.format(kind={"TFDataset": "tf.data.Dataset"}.get(kind, kind)))
+            if batch == "per-worker":
+                self.data_adapter = _Grouped(adapter, joined(self._distributed_dataset, size))
+                self._num_batches = self.data_adapter.num_batches
+                self._distributed_dataset = self.data_adapter.get_tf_dataset()
+            self._distributed_dataset = shard_batches(self._distributed_dataset, rank, size)
 
         return __init__
 
     patches.replace(tf_trainer.TFEpochIterator, "__init__", make)
 
 
-def sharded(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
-    """The dataset of this rank's shards of the global batches that ``adapter`` makes."""
-    if isinstance(adapter, ArrayDataAdapter):
-        return _sharded_arrays(adapter, rank, size)
-    return shard_batches(dataset, rank, size)
+def _widen(adapter: Any, size: int) -> None:
+    """Makes an array adapter count global batches of ``size`` of the code's batches each."""
+    adapter._batch_size *= size
+    adapter._size = -(-adapter._num_samples // adapter._batch_size)
+    adapter._partial_batch_size = adapter._num_samples % adapter._batch_size
+
+
+class _Grouped(TFDatasetAdapter):
+    """An adapter whose batches are several of another's, which is still told when epochs begin and end."""
+
+    def __init__(self, inner: Any, dataset: Any) -> None:
+        super().__init__(dataset)
+        self._inner = inner
+
+    def on_epoch_begin(self) -> None:
+        self._inner.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self._inner.on_epoch_end()
+
+
+def joined(dataset: Any, size: int) -> Any:
+    """Each ``size`` batches in a row joined to one; the last one may be of fewer."""
+    spec = dataset.element_spec
+    empty = tree.map_structure(_no_rows, spec)
+    unpacks = type(spec) is tuple
+
+    def join(state: Any, batch: Any) -> Any:
+        return tree.map_structure(lambda a, b: tf.concat([a, b], axis=0), state, batch)
+
+    def of_window(*window: Any) -> Any:
+        batches = tf.data.Dataset.zip(window if unpacks else window[0])
+        return batches.reduce(empty, (lambda s, *b: join(s, b)) if unpacks else join)
+
+    return dataset.window(size).map(of_window)
+
+
+def _no_rows(spec: Any) -> Any:
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return tf.RaggedTensor.from_row_splits(tf.zeros([0], spec.dtype), tf.zeros([1], spec.row_splits_dtype))
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None or None in list(spec.shape)[1:]:
+        raise NotOblivious(
+            f"batch=per-worker cannot join batches of {spec}",
+            "give the dataset's elements known shapes, or use the global batch",
+        )
+    return tf.zeros([0, *list(spec.shape)[1:]], spec.dtype)
 
 
 def shard_batches(dataset: Any, rank: int, size: int) -> Any:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 from keras.src import utils
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.callbacks.callback_list import CallbackList
 from keras.src.utils import python_utils
 
 from obl_magic.events.event import Metric, Progress
 from obl_magic.events.fold import SINGLE_STEP
+from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import state as states
+from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.rates import ScaledRate
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2
@@ -57,8 +62,9 @@ class Fits:
     """Replaces the hooks of Keras' callback list.
 
     Args:
-        world: the collectives. state: shared variables. reporter: where progress goes.
-        exact_logs: (model, logs) -> logs computed from all ranks.
+        world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
+        exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
+        rate: the factor on learning rates.
     """
 
     def __init__(
@@ -66,9 +72,15 @@ class Fits:
         world: Collectives,
         state: states.SharedState,
         reporter: Reporter,
+        settings: Settings,
         exact_logs: Callable[[Any, Any], Any],
+        checksum: Checksum,
+        rate: ScaledRate,
     ) -> None:
-        self._world, self._state, self._reporter, self._exact_logs = world, state, reporter, exact_logs
+        self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
+        self._exact_logs, self._checksum, self._rate = exact_logs, checksum, rate
+        self._verified: list[dict[str, float]] = []
+        self._batch_sizes: dict[int, int | None] = {}
         self.count = 0
 
     def install(self, patches: Patches) -> None:
@@ -79,6 +91,8 @@ class Fits:
         patches.replace(CallbackList, "on_train_batch_end", self._batch_end)
         patches.replace(CallbackList, "on_epoch_end", self._epoch_end)
         patches.replace(CallbackList, "on_train_end", self._train_end)
+        patches.replace(CallbackList, "on_test_batch_end", self._test_batch_end)
+        patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._note_batch_size)
 
     def _init(self, original: Any) -> Any:
         def __init__(
@@ -93,9 +107,19 @@ class Fits:
                 mine = [c for c in mine if not isinstance(c, keras.callbacks.ProgbarLogger)]
             original(callbacks_list, mine, add_history, add_progbar and not silent, model, **params)
             callbacks_list._obl_batch_logs = self._world.size > 1 and any(_wants_batch_logs(c) for c in given)
+            callbacks_list._obl_test_logs = self._world.size > 1 and any(_wants_test_logs(c) for c in given)
+            callbacks_list._obl_users = self._world.size > 1 and any(_is_users(c) for c in given)
             callbacks_list._obl_fit = None
 
         return __init__
+
+    def _note_batch_size(self, original: Any) -> Any:
+        def _maybe_symbolic_build(model: Any, iterator: Any = None, data_batch: Any = None) -> Any:
+            if iterator is not None:
+                self._batch_sizes = {id(model): iterator.data_adapter.batch_size}
+            return original(model, iterator=iterator, data_batch=data_batch)
+
+        return _maybe_symbolic_build
 
     def _train_begin(self, original: Any) -> Any:
         def on_train_begin(callbacks: Any, logs: Any = None) -> None:
@@ -107,24 +131,29 @@ class Fits:
                 optimizer = model.optimizer
                 self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
                 self._name_deviations(model)
-            callbacks._obl_fit = Fit(params.get("epochs") or 1, params.get("steps"), _batch_size(model))
+                self._checksum.look(model.trainable_variables, 0)
+            batch = self._batch_sizes.get(id(model))
+            callbacks._obl_fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
 
         return on_train_begin
 
     def _name_deviations(self, model: Any) -> None:
-        names = states.normalises_batches(model)
+        names = [] if self._settings.sync_batchnorm else states.normalises_batches(model)
         if names:
             self._reporter.note(
                 "batchnorm",
                 f"batch normalisation ({', '.join(names)}) trains on each rank's own part of the batch, and its moving "
-                "statistics are averaged at the end of every epoch: not the single process's numbers",
+                "statistics are averaged at the end of every epoch: not the single process's numbers "
+                "(--sync-batchnorm makes them so)",
             )
 
     def _epoch_begin(self, original: Any) -> Any:
         def on_epoch_begin(callbacks: Any, epoch: int, logs: Any = None) -> None:
             if (fit := callbacks._obl_fit) is not None:
                 fit.epoch, fit.step = epoch, 0
+                self._rate.at(epoch, 0, fit.steps)
             original(callbacks, epoch, logs)
+            self._agree(callbacks)
 
         return on_epoch_begin
 
@@ -136,10 +165,14 @@ class Fits:
             done = batch + 1 - fit.step
             fit.step, fit.stepped = batch + 1, fit.stepped + done
             self._reporter.stepped(fit.stepped)
+            if self._world.size > 1:
+                self._state.broadcast_new(())
             logs = self._look(callbacks, fit, logs)
             original(callbacks, batch, logs)
             if callbacks._obl_batch_logs:
-                callbacks.model.stop_training = self._state.any(callbacks.model.stop_training)
+                callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
+                self._state.broadcast(_learning_rate(callbacks.model))
+            self._rate.at(fit.epoch, fit.step, fit.steps)
             self._show(fit)
             return None
 
@@ -151,6 +184,8 @@ class Fits:
         All ranks look at the same steps: rank 0 decides how far the next look is away, so that looking stays a
         small share of the time.
         """
+        if self._settings.stop_after is not None:
+            self._verify(callbacks.model, fit, logs)
         due = fit.stepped >= fit.next_look
         if not (due or callbacks._obl_batch_logs):
             return logs
@@ -161,8 +196,28 @@ class Fits:
             if self._reporter.rank == 0:
                 named = {f"{SINGLE_STEP}{name}": value for name, value in fit.logs.items()}
                 self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
+            if self._world.size > 1:
+                self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
             fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
         return logs
+
+    def _verify(self, model: Any, fit: Fit, logs: Any) -> None:
+        """Records a step's exact logs; after the last one to be verified, ends the function with what it found."""
+        self._verified.append(_numbers(self._exact_logs(model, logs)))
+        if len(self._verified) >= (self._settings.stop_after or 0):
+            raise self.verified(model.trainable_variables)
+
+    def verified(self, variables: Sequence[Any]) -> Verified:
+        """The steps verified so far, and the weights as they are now."""
+        return Verified(self._verified, {f"{i}: {v.path}": v.numpy() for i, v in enumerate(variables)})
+
+    def _agree(self, callbacks: Any) -> None:
+        """What rank 0's user-made callbacks decided holds everywhere: weights, learning rate, stopping."""
+        if callbacks._obl_fit is None or not callbacks._obl_users:
+            return
+        model = callbacks.model
+        optimizer = model.optimizer
+        self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
 
     def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
         step_s = (time.perf_counter() - fit.began_s) / max(1, fit.stepped)
@@ -210,9 +265,18 @@ class Fits:
                     self._emit_progress(fit, time.perf_counter())
             original(callbacks, epoch, logs)
             if fit is not None and self._world.size > 1:
+                self._agree(callbacks)
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
 
         return on_epoch_end
+
+    def _test_batch_end(self, original: Any) -> Any:
+        def on_test_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
+            if callbacks._obl_test_logs:
+                logs = self._exact_logs(callbacks.model, logs)
+            original(callbacks, batch, logs)
+
+        return on_test_batch_end
 
     def _train_end(self, original: Any) -> Any:
         def on_train_end(callbacks: Any, logs: Any = None) -> None:
@@ -230,9 +294,21 @@ def _wants_batch_logs(callback: Any) -> bool:
     return not (utils.is_default(callback.on_batch_end) and utils.is_default(callback.on_train_batch_end))
 
 
-def _batch_size(model: Any) -> int | None:
-    size = getattr(model, "_obl_batch_size", None)
-    return int(size) if size else None
+def _wants_test_logs(callback: Any) -> bool:
+    return not isinstance(callback, _NO_BATCH_LOGS) and not utils.is_default(callback.on_test_batch_end)
+
+
+def _is_users(callback: Any) -> bool:
+    """Whether a callback may decide by anything but the logs: one that Keras does not ship, or a lambda."""
+    kind = type(callback)
+    return not kind.__module__.startswith("keras.") or isinstance(callback, keras.callbacks.LambdaCallback)
+
+
+def _learning_rate(model: Any) -> list[Any]:
+    """The optimizer's learning rate, if it is a variable."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    return [rate] if isinstance(rate, keras.Variable) else []
 
 
 def _numbers(logs: Any) -> dict[str, float]:

@@ -25,63 +25,88 @@ class GradientReducer:
     Args:
         world: the collectives.
         before: called with (optimizer, variables) before gradients are reduced, e.g. to broadcast state.
+        hand_scope: the scope of a hand-written loop, or None.
     """
 
-    def __init__(self, world: Collectives, before: Callable[[Any, Sequence[Any]], None]) -> None:
-        self._world = world
-        self._before = before
+    def __init__(
+        self,
+        world: Collectives,
+        before: Callable[[Any, Sequence[Any]], None],
+        hand_scope: Callable[[], scopes.StepScope | None],
+    ) -> None:
+        self._world, self._before, self._hand_scope = world, before, hand_scope
         self._inside = False
+        self._accumulates = False
         self.applied = 0
 
     def install(self, patches: Patches) -> None:
         """Replaces ``apply`` of the base optimizer and of the loss-scaling wrapper."""
         for owner in (BaseOptimizer, LossScaleOptimizer):
             patches.replace(owner, "apply", self._make)
+        patches.replace(BaseOptimizer, "_clip_gradients", self._when_accumulated)
+
+    def applying(self) -> bool:
+        """Whether an optimizer is applying gradients right now."""
+        return self._inside
 
     def _make(self, original: Any) -> Any:
         def apply(optimizer: Any, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
             grads = list(grads)
             if self._inside or not grads:
                 return original(optimizer, grads, trainable_variables)
-            variables = (
-                optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
-            )
+            variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
             self._before(optimizer, variables)
             self.applied += 1
-            with self._outermost():
-                return original(
-                    optimizer, self.reduce(grads), None if trainable_variables is None else variables
-                )
+            accumulates = bool(optimizer.gradient_accumulation_steps)
+            ready = self._shares(grads) if accumulates else self.reduce(grads)
+            with self._outermost(accumulates):
+                return original(optimizer, ready, None if trainable_variables is None else variables)
 
         return apply
 
+    def _when_accumulated(self, original: Any) -> Any:
+        """An optimizer that accumulates gradients sums its ranks' shares once per applied step, before clipping."""
+
+        def _clip_gradients(optimizer: Any, grads: Sequence[Any]) -> Any:
+            return original(optimizer, self._sum(list(grads)) if self._accumulates else grads)
+
+        return _clip_gradients
+
     @contextmanager
-    def _outermost(self) -> Iterator[None]:
-        self._inside = True
+    def _outermost(self, accumulates: bool) -> Iterator[None]:
+        self._inside, self._accumulates = True, accumulates
         try:
             yield
         finally:
-            self._inside = False
+            self._inside = self._accumulates = False
 
     def reduce(self, grads: Sequence[Any]) -> list[Any]:
-        """The weighted average over ranks of dense and sparse gradients; None stays None."""
-        scope = scopes.current()
+        """The average over ranks, weighted with their shares of the batch; None stays None."""
+        return self._sum(self._shares(grads))
+
+    def _shares(self, grads: Sequence[Any]) -> list[Any]:
+        """Each gradient times this rank's share of the batch; nothing is sent."""
+        scope = scopes.current() or self._hand_scope()
         weight = scope.weight if scope else tf.constant(1.0 / self._world.size)
+        return [g if g is None else _weighted(g, weight) for g in grads]
+
+    def _sum(self, grads: Sequence[Any]) -> list[Any]:
         dense = [i for i, g in enumerate(grads) if g is not None and not isinstance(g, tf.IndexedSlices)]
-        out: list[Any] = [self._sparse(g, weight) if isinstance(g, tf.IndexedSlices) else None for g in grads]
-        summed = self._world.allreduce([_weighted(grads[i], weight) for i in dense])
-        for i, gradient in zip(dense, summed, strict=True):
+        out: list[Any] = [self._gathered(g) if isinstance(g, tf.IndexedSlices) else None for g in grads]
+        for i, gradient in zip(dense, self._world.allreduce([grads[i] for i in dense]), strict=True):
             out[i] = gradient
         return out
 
-    def _sparse(self, slices: Any, weight: Any) -> Any:
+    def _gathered(self, slices: Any) -> Any:
         return tf.IndexedSlices(
-            values=self._world.allgather(_weighted(slices.values, weight)),
+            values=self._world.allgather(slices.values),
             indices=self._world.allgather(slices.indices),
             dense_shape=slices.dense_shape,
         )
 
 
 def _weighted(gradient: Any, weight: Any) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(_weighted(gradient.values, weight), gradient.indices, gradient.dense_shape)
     gradient = tf.convert_to_tensor(gradient)
     return tf.math.multiply_no_nan(gradient, tf.cast(weight, gradient.dtype))

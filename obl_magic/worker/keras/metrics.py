@@ -43,6 +43,14 @@ def _is_scalar(values: Any) -> bool:
     return len(np.shape(values) if not hasattr(values, "shape") else values.shape) == 0
 
 
+_depth: list[bool] = []
+
+
+def combining() -> bool:
+    """Whether metric variables hold the world's state right now."""
+    return bool(_depth)
+
+
 def combine(world: Collectives, variables: Sequence[Any]) -> None:
     """Replaces the state of metric variables by that of the whole world, on every rank; eager.
 
@@ -61,8 +69,10 @@ def combined(world: Collectives, variables: Sequence[Any]) -> Iterator[None]:
     """Within it the metric variables hold the world's state; afterwards this rank's own again; eager."""
     local = [tf.identity(variable.value) for variable in variables]
     combine(world, variables)
+    _depth.append(True)
     try:
         yield
     finally:
+        _depth.pop()
         for variable, value in zip(variables, local, strict=True):
             variable.assign(value)

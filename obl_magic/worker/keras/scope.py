@@ -48,7 +48,13 @@ def current() -> StepScope | None:
 @contextmanager
 def step_scope(local: Any, total: Any, training: bool) -> Iterator[StepScope]:
     """Enters the scope of one step."""
-    scope = StepScope(tf.cast(local, tf.float32), tf.cast(total, tf.float32), training)
+    with entered(StepScope(tf.cast(local, tf.float32), tf.cast(total, tf.float32), training)) as scope:
+        yield scope
+
+
+@contextmanager
+def entered(scope: StepScope) -> Iterator[StepScope]:
+    """Makes ``scope`` the innermost one."""
     _stack.append(scope)
     try:
         yield scope

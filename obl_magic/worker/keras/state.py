@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from obl_magic.worker.collectives import Collectives
 
+_OPTIMIZERS_KEPT = 4
+
 
 class SharedState:
     """Broadcasts variables once, when they are first seen, and again when asked.
@@ -22,6 +24,8 @@ class SharedState:
     def __init__(self, world: Collectives) -> None:
         self._world = world
         self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._trained: dict[int, list[Any]] = {}
+        self._late: list[Any] = []
 
     def broadcast(self, variables: Iterable[Any]) -> None:
         """Gives every rank rank 0's values, eagerly (also while a function is being traced)."""
@@ -35,8 +39,25 @@ class SharedState:
         self._known.update({id(variable): variable for variable in unique})
 
     def broadcast_new(self, variables: Iterable[Any]) -> None:
-        """As :meth:`broadcast`, for those that were never broadcast."""
-        self.broadcast(v for v in variables if self._known.get(id(v)) is not v)
+        """As :meth:`broadcast`, for those that were never broadcast.
+
+        A variable made while a function is traced has no value yet; it follows with the next call.
+        """
+        new = [v for v in _unique([*self._late, *variables]) if self._known.get(id(v)) is not v]
+        self._late = [v for v in new if not _has_value(v)]
+        late = {id(v) for v in self._late}
+        self.broadcast(v for v in new if id(v) not in late)
+
+    def trains(self, optimizer: Any, variables: Iterable[Any]) -> None:
+        """Remembers what the last optimizers train, for the final comparison."""
+        self._trained.pop(id(optimizer), None)
+        self._trained[id(optimizer)] = [v for v in variables if isinstance(v, keras.Variable)]
+        while len(self._trained) > _OPTIMIZERS_KEPT:
+            self._trained.pop(next(iter(self._trained)))
+
+    def trained(self) -> list[Any]:
+        """What the last optimizers train."""
+        return _unique(variable for variables in self._trained.values() for variable in variables)
 
     def average(self, variables: Sequence[Any]) -> None:
         """Replaces floating-point variables by their mean over the ranks, eagerly."""
@@ -66,6 +87,12 @@ def normalises_batches(model: Any) -> list[str]:
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
+
+
+def _has_value(variable: Any) -> bool:
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    with tf.init_scope():
+        return bool(value.is_initialized()) if hasattr(value, "is_initialized") else True
 
 
 def _value(variable: Any) -> Any:

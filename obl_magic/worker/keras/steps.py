@@ -41,6 +41,7 @@ class ShardedSteps:
         patches.replace(TensorFlowTrainer, "test_on_batch", self._on_batch)
         patches.replace(Trainer, "_get_metrics_result_or_logs", self._results)
         patches.replace(Trainer, "jit_compile", self._never_jit)
+        patches.replace(TensorFlowTrainer, "_aggregate_additional_loss", self._additional_loss)
 
     def exact_logs(self, model: Any, logs: Any) -> Any:
         """The logs of a step with every metric computed from the states of all ranks; eager."""
@@ -155,6 +156,17 @@ class ShardedSteps:
             return original(model, logs)
 
         return _get_metrics_result_or_logs
+
+    def _additional_loss(self, original: Any) -> Any:
+        """A vector given to ``add_loss`` is summed over the batch: upscaled, since gradients are averaged."""
+
+        def _aggregate_additional_loss(model: Any, loss: Any) -> Any:
+            total, scope = original(model, loss), scopes.current()
+            if scope is None or len(loss.shape) == 0:
+                return total
+            return total * tf.cast(scope.upscale, total.dtype)
+
+        return _aggregate_additional_loss
 
     def _never_jit(self, original: Any) -> Any:
         def set_jit(model: Any, value: Any) -> None:
