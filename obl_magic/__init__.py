@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 from obl_magic.worker.report import report
 
 if TYPE_CHECKING:
-    from obl_magic.conductor import run
+    from obl_magic.conductor import run, verify
     from obl_magic.runs import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "load_ipython_extension", "report", "run", "unload_ipython_extension"]
+__all__ = [
+    "Run",
+    "__version__",
+    "load_ipython_extension",
+    "report",
+    "run",
+    "unload_ipython_extension",
+    "verify",
+]
 
-_LAZY = {"run": "obl_magic.conductor", "Run": "obl_magic.runs"}
+_LAZY = {"run": "obl_magic.conductor", "verify": "obl_magic.conductor", "Run": "obl_magic.runs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,14 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from obl_magic import inline, payload, rundir
 from obl_magic.capture import capture
+from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.display.base import Display, Header, NoDisplay
@@ -21,13 +22,15 @@ from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
 from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
+from obl_magic.parity import ParityReport, report_of
 from obl_magic.runs import LIVE, Ledger, Run
-from obl_magic.show import current_cell, showing
+from obl_magic.show import current_cell, show_table, showing
 from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options, Settings
 from obl_magic.world import mpi
 
 LARGE_BYTES = 100_000_000
 BATCHES = ("global", "per-worker")
+VERIFY_STEPS = 3
 LR_SCALES = ("none", "linear", "sqrt")
 
 
@@ -90,10 +93,46 @@ def run(
     options = _options(workers, engine, settings, seed, timeout, show_ranks, quiet)
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
+    call = Call(fn, dict(args or {}), provide, namespace, cells)
+    if verify:
+        shown_steps = VERIFY_STEPS if verify is True else verify
+        report = compare(call, options, shown_steps)
+        if not quiet:
+            show_table(report.text(), report.html())
+        report.check()
+    return launch(call, options, background=background, display=display)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One function with what it is called with.
+
+    Attributes:
+        fn: the function. args: arguments by name. provide: values for parameters without default.
+        namespace: the notebook's names. cells: gives the cell behind a code object's file name.
+    """
+
+    fn: Callable[..., Any]
+    args: dict[str, Any]
+    provide: Mapping[str, Any] | None = None
+    namespace: Mapping[str, Any] | None = None
+    cells: Callable[[str], CellSource | None] = read_cell
+
+
+def launch(call: Call, options: Options, *, background: bool = False, display: Display | None = None) -> Run:
+    """Runs a call whose options are checked; see :func:`run`."""
+    __tracebackhide__ = True
     began = time.perf_counter()
+    workers = options.workers
     captured = capture(
-        fn, namespace=namespace, provide=provide, args=args, cells=cells, travels=workers is not None
+        call.fn,
+        namespace=call.namespace,
+        provide=call.provide,
+        args=call.args,
+        cells=call.cells,
+        travels=workers is not None,
     )
+    refuse_own_distribution(call.fn)
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else _engine(options)
     with interrupts_held() as interrupted:
@@ -101,7 +140,7 @@ def run(
         header = _header(captured, options, chosen, reason, folder)
         job = Job(
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-            args=dict(args or {}), sources=captured.sources, seed=options.seed, settings=options.settings,
+            args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings,
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
         )  # fmt: skip
         manifest = _manifest(captured, options, job, header, capture_s)
@@ -112,11 +151,11 @@ def run(
         ledger = Ledger(folder)
         ledger.open()
         ledger.add(Launched(-1, header.started_s, workers))
-        shown = NoDisplay() if quiet else display or showing()
+        shown = NoDisplay() if options.quiet else display or showing()
         shown.begin(header)
         live = None if workers is None else LaunchedRun(ledger, options, chosen, shown, interrupted)
         this = Run(ledger, manifest, live)
-        this._shown_in = None if quiet else current_cell()
+        this._shown_in = None if options.quiet else current_cell()
         if live is not None:
             LIVE[this.id] = this
             live.start()
@@ -125,7 +164,7 @@ def run(
                 return this
             live.show_until_done()
     if live is None:
-        inline.run(fn, job, captured, ledger, this, shown, interrupted.is_set())
+        inline.run(call.fn, job, captured, ledger, this, shown, interrupted.is_set())
     elif this.error is not None:
         raise this.error
     elif interrupted.is_set():  # when the run was over; what else the cell does is to stop
@@ -133,13 +172,58 @@ def run(
     return this
 
 
+def verify(
+    fn: Callable[..., Any],
+    *,
+    workers: int,
+    steps: int = VERIFY_STEPS,
+    args: Mapping[str, Any] | None = None,
+    engine: str = "auto",
+    sync_batchnorm: bool = False,
+    seed: int | None = None,
+    provide: Mapping[str, Any] | None = None,
+    namespace: Mapping[str, Any] | None = None,
+) -> ParityReport:
+    """Runs the first steps of a function on one rank and on ``workers``, and compares what they give.
+
+    Args:
+        fn: the training function; it is stopped after ``steps`` steps of its fits.
+        workers: ranks to compare with one. steps: optimizer steps to compare.
+        args, engine, sync_batchnorm, seed, provide, namespace: as for :func:`run`.
+
+    Returns:
+        The report: per quantity the largest difference and where it is. ``report.ok`` says whether all is within
+        tolerance, ``report.check()`` raises NotTheSame if not.
+    """
+    options = _options(workers, engine, _settings("global", "none", 0, sync_batchnorm), seed, None, "0", True)
+    return compare(Call(fn, dict(args or {}), provide, namespace), options, steps)
+
+
+def compare(call: Call, options: Options, steps: int) -> ParityReport:
+    """The parity report of a call; see :func:`verify`."""
+    if options.workers is None or options.settings.batch != "global":
+        raise UsageProblem(
+            "verify without workers or with per-worker batches", "workers and the global batch", "-w 2"
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UsageProblem(f"verify={steps!r}", "a number of steps, 1 or more", "--verify 3")
+    limited = replace(options.settings, stop_after=steps)
+    single = launch(call, replace(options, workers=1, settings=limited, quiet=True, show_ranks=(0,)))
+    several = launch(call, replace(options, settings=limited, quiet=True))
+    return report_of(single.value, several.value, options.workers)
+
+
 def _settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:
     if batch not in BATCHES:
         raise UsageProblem(f"batch {batch!r}", " or ".join(BATCHES), "--batch global")
     if lr_scale not in LR_SCALES:
-        raise UsageProblem(f"lr-scale {lr_scale!r}", ", ".join(LR_SCALES), "--batch per-worker --lr-scale linear")
+        raise UsageProblem(
+            f"lr-scale {lr_scale!r}", ", ".join(LR_SCALES), "--batch per-worker --lr-scale linear"
+        )
     if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
-        raise UsageProblem(f"warmup-epochs {warmup_epochs!r}", "a whole number of epochs", "--warmup-epochs 5")
+        raise UsageProblem(
+            f"warmup-epochs {warmup_epochs!r}", "a whole number of epochs", "--warmup-epochs 5"
+        )
     if batch == "global" and (lr_scale != "none" or warmup_epochs):
         raise UsageProblem(
             "lr-scale or warmup-epochs with the global batch",
@@ -205,9 +289,15 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
     said = []
     settings, size = options.settings, options.workers or 1
     if settings.batch == "per-worker":
-        rate = {"none": "", "linear": f", learning rate x {size}", "sqrt": f", learning rate x {size**0.5:.3g}"}
+        rate = {
+            "none": "",
+            "linear": f", learning rate x {size}",
+            "sqrt": f", learning rate x {size**0.5:.3g}",
+        }
         warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
-        said.append(f"per-worker batches: the global batch is {size} x the code's{rate[settings.lr_scale]}{warm}")
+        said.append(
+            f"per-worker batches: the global batch is {size} x the code's{rate[settings.lr_scale]}{warm}"
+        )
     if options.workers is not None and options.workers > mpi.cores():
         said.append(
             f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"
@@ -215,8 +305,8 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
     if options.workers is not None:
         for name in captured.names:
             if name.size_bytes >= LARGE_BYTES:
-                size = name.size_bytes / 1e6
-                said.append(f"large capture: {name.path} ({size:.0f} MB); better loaded inside the function")
+                weight = f"{name.size_bytes / 1e6:.0f} MB"
+                said.append(f"large capture: {name.path} ({weight}); better loaded inside the function")
     for name in captured.names:
         if name.secret:
             said.append(

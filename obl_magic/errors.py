@@ -126,3 +126,23 @@ class RanksDiverged(OblError):
             f"the ranks hold different weights since step {self.step}: {self.detail}; "
             "do: look for code that acts on one rank only, or for unseeded random numbers"
         )
+
+
+class NotTheSame(OblError):
+    """A verification found that several ranks do not compute what one does.
+
+    Args:
+        quantity: what differs most, e.g. ``loss``. difference: by how much. where: at which step or variable.
+        tolerance: what would have been accepted.
+    """
+
+    def __init__(self, quantity: str, difference: float, where: str, tolerance: float) -> None:
+        super().__init__(quantity, difference, where, tolerance)
+        self.quantity, self.difference, self.where, self.tolerance = quantity, difference, where, tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quantity} differs between one rank and several by {self.difference:.2e} ({self.where}), more than "
+            f"{self.tolerance:.0e}; do: see docs/transparency.md for what cannot be exact (batch normalisation: "
+            "--sync-batchnorm; unseeded random numbers: draw them from Keras), or run without --verify"
+        )

@@ -32,7 +32,19 @@ class ObliviousMagics(Magics):
     )
     @argument("-a", "--arg", action="append", default=[], help="an argument (repeatable): --arg lr=0.1")
     @argument("-o", "--out", help="name to bind the Run to, also when it fails: --out run")
-    @argument("--batch", default="global", help="whose batch size the code names, global: --batch global")
+    @argument(
+        "--batch", default="global", help="whose batch the code names, global or per-worker: --batch global"
+    )
+    @argument(
+        "--lr-scale", default="none", help="per-worker learning rate, none, linear or sqrt: --lr-scale linear"
+    )
+    @argument("--warmup-epochs", type=int, default=0, help="epochs until the scaled rate: --warmup-epochs 5")
+    @argument(
+        "--sync-batchnorm", action="store_true", help="batch norm over the global batch: --sync-batchnorm"
+    )
+    @argument(
+        "--verify", nargs="?", type=int, const=3, default=0, help="compare steps with one rank: --verify 3"
+    )
     @argument(
         "--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1"
     )

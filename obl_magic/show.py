@@ -36,3 +36,13 @@ def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> No
         publish(still_bundle(header, state, rows, None))
     else:
         sys.stdout.write(summary(header, state, rows) + "\n")
+
+
+def show_table(text: str, html: str) -> None:
+    """Shows a small table once."""
+    from obl_magic.display.notebook import in_notebook, publish
+
+    if in_notebook():
+        publish({"text/html": html, "text/plain": text})
+    else:
+        sys.stdout.write(text + "\n")

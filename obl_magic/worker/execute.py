@@ -19,7 +19,6 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import collectives, tracebacks
 from obl_magic.worker.frameworks import when_imported
-from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter, reporting
 
 DATASET_FN = "dataset_fn"

@@ -143,8 +143,25 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
 def session_folders(launcher_pid: int) -> list[Path]:
     """Folders that Open MPI's launcher keeps while it runs and leaves behind when it is killed."""
     root = Path(tempfile.gettempdir())
-    patterns = (f"prte.*.{os.geteuid()}/dvm.{launcher_pid}", f"ompi.*.{os.geteuid()}/pid.{launcher_pid}")
+    uid = os.geteuid()
+    patterns = (
+        f"ompi.{launcher_pid}",
+        f"prte.*.{uid}/dvm.{launcher_pid}",
+        f"ompi.*.{uid}/pid.{launcher_pid}",
+    )
     return [folder for pattern in patterns for folder in root.glob(pattern)]
+
+
+def segments(rank_pid: int) -> set[Path]:
+    """MPI's own shared memory that a living rank has mapped; it stays behind when rank and launcher are killed."""
+    try:
+        maps = Path(f"/proc/{rank_pid}/maps").read_text(errors="replace")
+    except OSError:
+        return set()
+    return {
+        Path(path)
+        for path in re.findall(r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$", maps, re.M)
+    }
 
 
 def cores(environ: Mapping[str, str] = os.environ) -> int:

@@ -20,7 +20,7 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
-from obl_magic.world.mpi import session_folders
+from obl_magic.world.mpi import segments, session_folders
 
 OnLine = Callable[[bytes], None]
 MARK = "OBL_WORLD"
@@ -59,6 +59,7 @@ class World:
             _reader(self._launcher.stderr, on_word, "obl-launcher"),
         ]
         self._seen: dict[int, psutil.Process] = {}
+        self._segments: set[Path] = set()
 
     @property
     def pid(self) -> int:
@@ -106,6 +107,8 @@ class World:
         deadline = time.monotonic() + 2
         while any(_lives(process) for process in self._seen.values()) and time.monotonic() < deadline:
             time.sleep(0.005)
+        for segment in self._segments:
+            segment.unlink(missing_ok=True)
         self.wait(0)
         self.close()
 
@@ -122,6 +125,7 @@ class World:
             launcher.suspend()
             for child in launcher.children(recursive=True):
                 self._seen.setdefault(child.pid, child)
+                self._segments |= segments(child.pid)
             for process in self._seen.values():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -131,7 +135,11 @@ class World:
         """Kills what a rank left behind when it went: re-parented, it is known by its environment alone."""
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
-            found = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get(MARK) == self._mark]
+            found = [
+                p
+                for p in psutil.process_iter(["environ"])
+                if (p.info["environ"] or {}).get(MARK) == self._mark
+            ]
             if not any(_lives(process) for process in found):
                 return
             for process in found:

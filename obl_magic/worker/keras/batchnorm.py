@@ -82,7 +82,7 @@ def _shared(world: Collectives, weight: Any, share: Any) -> Callable[[Any], Any]
 
         return total, back
 
-    return mean_over_ranks  # type: ignore[no-any-return]
+    return mean_over_ranks
 
 
 def _broadcastable(inputs: Any, axes: list[int]) -> list[int]:

@@ -21,7 +21,6 @@ from obl_magic.errors import NotOblivious
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import Shard, cut, cut_indices
 
-
 READS_ALL = (
     "a {kind} is read by every rank, which keeps its own rows of each batch: right, but reading is not shared "
     "(arrays are cut before they are read)"
@@ -99,7 +98,9 @@ def joined(dataset: Any, size: int) -> Any:
 
 def _no_rows(spec: Any) -> Any:
     if isinstance(spec, tf.RaggedTensorSpec):
-        return tf.RaggedTensor.from_row_splits(tf.zeros([0], spec.dtype), tf.zeros([1], spec.row_splits_dtype))
+        return tf.RaggedTensor.from_row_splits(
+            tf.zeros([0], spec.dtype), tf.zeros([1], spec.row_splits_dtype)
+        )
     if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None or None in list(spec.shape)[1:]:
         raise NotOblivious(
             f"batch=per-worker cannot join batches of {spec}",

@@ -54,7 +54,9 @@ class GradientReducer:
             grads = list(grads)
             if self._inside or not grads:
                 return original(optimizer, grads, trainable_variables)
-            variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+            variables = (
+                optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+            )
             self._before(optimizer, variables)
             self.applied += 1
             accumulates = bool(optimizer.gradient_accumulation_steps)

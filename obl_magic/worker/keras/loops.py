@@ -71,8 +71,8 @@ class HandLoops:
         if isinstance(made, (np.ndarray, tf.Tensor)):
             self._note(
                 "every-rank-sees-all",
-                "dataset_fn returned arrays: a fit shards them, but a loop that batches them by itself sees all of them "
-                "on every rank (to share the work, return a tf.data.Dataset of batches)",
+                "dataset_fn returned arrays: a fit shards them, but a loop that batches them by itself sees all "
+                "of them on every rank (to share the work, return a tf.data.Dataset of batches)",
             )
         return made
 
@@ -118,7 +118,9 @@ class HandLoops:
                 local = original(loss, y_true, y_pred, sample_weight)
             if len(local.shape) != 0:
                 return local
-            (everywhere,) = self._world.allreduce([tf.math.multiply_no_nan(local, tf.cast(hand.weight, local.dtype))])
+            (everywhere,) = self._world.allreduce(
+                [tf.math.multiply_no_nan(local, tf.cast(hand.weight, local.dtype))]
+            )
             return local + tf.stop_gradient(everywhere - local)
 
         return __call__

@@ -31,7 +31,9 @@ class ScaledRate:
     def __init__(self, scale: str, size: int, warmup_epochs: int) -> None:
         self._full = SCALES[scale](size)
         self._warmup_epochs = warmup_epochs
-        self._factor = tf.Variable(1.0 if warmup_epochs else self._full, trainable=False, name="obl_rate_factor")
+        self._factor = tf.Variable(
+            1.0 if warmup_epochs else self._full, trainable=False, name="obl_rate_factor"
+        )
 
     def install(self, patches: Patches, applying: Callable[[], bool]) -> None:
         """Scales the learning rate where an optimizer applies it.

@@ -11,7 +11,9 @@ import tensorflow as tf
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.keras.patching import Patches
 
-WAY_OUT = "leave it out: the function stays as it is for one process, and the options of the run distribute it"
+WAY_OUT = (
+    "leave it out: the function stays as it is for one process, and the options of the run distribute it"
+)
 _STRATEGIES = (
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
@@ -42,10 +44,14 @@ def install(patches: Patches) -> None:
         if module in sys.modules:
             for name in _HOROVOD:
                 if hasattr(sys.modules[module], name):
-                    patches.replace(sys.modules[module], name, _refusing(f"the function calls {module}.{name}"))
+                    patches.replace(
+                        sys.modules[module], name, _refusing(f"the function calls {module}.{name}")
+                    )
     if hasattr(keras, "distribution"):
         patches.replace(
-            keras.distribution, "set_distribution", _refusing("the function calls keras.distribution.set_distribution")
+            keras.distribution,
+            "set_distribution",
+            _refusing("the function calls keras.distribution.set_distribution"),
         )
 
 

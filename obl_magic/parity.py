@@ -1,0 +1,158 @@
+"""The parity report: one rank and several, quantity by quantity. Computes and formats; runs nothing."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from obl_magic.errors import NotTheSame, UsageProblem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOGS_RTOL = 1e-5
+WEIGHTS_ATOL = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One compared quantity.
+
+    Attributes:
+        quantity: a logged name, or ``weights``. largest_abs, largest_rel: the largest differences over all steps
+            or variables. where: at which step or in which variable. tolerance: what is accepted. ok: within it.
+    """
+
+    quantity: str
+    largest_abs: float
+    largest_rel: float
+    where: str
+    tolerance: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What one rank and several ranks gave over the same first steps.
+
+    Attributes:
+        workers: how many ranks were compared with one. steps: steps compared. rows: the quantities.
+    """
+
+    workers: int
+    steps: int
+    rows: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every quantity is within its tolerance."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows as a DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [{name: getattr(row, name) for name in Difference.__slots__} for row in self.rows]
+        )
+
+    def check(self) -> None:
+        """Raises NotTheSame for the first quantity out of tolerance, if there is one."""
+        for row in self.rows:
+            if not row.ok:
+                weights = row.quantity == "weights"
+                found = row.largest_abs if weights else row.largest_rel
+                raise NotTheSame(row.quantity, found, row.where, WEIGHTS_ATOL if weights else LOGS_RTOL)
+
+    def text(self) -> str:
+        """The report as aligned text."""
+        lines = [self._title()]
+        width = max(len(row.quantity) for row in self.rows)
+        for row in self.rows:
+            mark = "ok " if row.ok else "NOT"
+            lines.append(
+                f"  {mark} {row.quantity:<{width}}  abs {row.largest_abs:.1e}  rel {row.largest_rel:.1e}"
+                f"  at {row.where}  (accepted: {row.tolerance})"
+            )
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """The report as a small table."""
+        head = "".join(f"<th>{name}</th>" for name in ("", "quantity", "abs", "rel", "at", "accepted"))
+        body = "".join(
+            f"<tr><td>{'✓' if row.ok else '✗'}</td><td>{html.escape(row.quantity)}</td><td>{row.largest_abs:.1e}</td>"
+            f"<td>{row.largest_rel:.1e}</td><td>{html.escape(row.where)}</td><td>{row.tolerance}</td></tr>"
+            for row in self.rows
+        )
+        return f"<div><b>{self._title()}</b><table><tr>{head}</tr>{body}</table></div>"
+
+    __repr__ = text
+    _repr_html_ = html
+
+    def _title(self) -> str:
+        verdict = "the same numbers" if self.ok else "not the same numbers"
+        return f"1 rank and {self.workers}, {self.steps} step{'s' if self.steps != 1 else ''}: {verdict}"
+
+
+def report_of(single: Any, several: Any, workers: int) -> ParityReport:
+    """Compares what a verification recorded.
+
+    Args:
+        single, several: (exact logs per step, arrays by variable) of one rank and of ``workers``.
+
+    Raises:
+        UsageProblem: the function has no fit that could be compared.
+    """
+    (logs, weights), (logs_n, weights_n) = single, several
+    if not logs and not weights:
+        raise UsageProblem(
+            "a function without a Keras fit or optimizer",
+            "one whose first steps can be compared",
+            "leave --verify out",
+        )
+    rows = [_logs(name, logs, logs_n) for name in (logs[0] if logs else {})]
+    if weights:
+        rows.append(_weights(weights, weights_n))
+    return ParityReport(workers, len(logs), tuple(rows))
+
+
+def _logs(name: str, single: list[dict[str, float]], several: list[dict[str, float]]) -> Difference:
+    pairs = [(a[name], b.get(name, math.nan)) for a, b in zip(single, several, strict=False)]
+    gaps = [_gap(a, b) for a, b in pairs]
+    relative = [gap / max(abs(a), 1e-6) for gap, (a, _) in zip(gaps, pairs, strict=True)]
+    worst = max(range(len(pairs)), key=lambda i: relative[i])
+    return Difference(
+        name,
+        max(gaps),
+        relative[worst],
+        f"step {worst + 1}",
+        f"rel {LOGS_RTOL:.0e}",
+        relative[worst] <= LOGS_RTOL,
+    )
+
+
+def _weights(single: dict[str, Any], several: dict[str, Any]) -> Difference:
+    import numpy as np
+
+    worst, where, relative = 0.0, "everywhere", 0.0
+    for name, array in single.items():
+        other = several.get(name)
+        if other is None or other.shape != array.shape:
+            worst, where, relative = math.inf, f"{name} (missing or of another shape)", math.inf
+            break
+        gap = float(np.max(np.abs(array - other), initial=0.0))
+        gap = math.inf if math.isnan(gap) and not np.isnan(array).any() else gap
+        if gap > worst:
+            worst, where = gap, name.partition(": ")[2] or name
+            relative = gap / max(float(np.max(np.abs(array))), 1e-12)
+    return Difference("weights", worst, relative, where, f"abs {WEIGHTS_ATOL:.0e}", worst <= WEIGHTS_ATOL)
+
+
+def _gap(one: float, other: float) -> float:
+    if math.isnan(one) and math.isnan(other):
+        return 0.0
+    gap = abs(one - other)
+    return math.inf if math.isnan(gap) else gap
