@@ -24,7 +24,7 @@ settings.register_profile("obl", deadline=None)  # a busy machine is not a failu
 settings.load_profile("obl")
 
 TREE = Path(__file__).parents[1]
-SHM = Path("/dev/shm")  # noqa: S108 - looked at, never written to
+SHM = Path("/dev/shm")
 MARK = "OBL_TEST_GUARD"
 GOING_S = 1.0
 """How long a process may still be on its way out when its test has ended."""
@@ -89,7 +89,9 @@ def engine(request: pytest.FixtureRequest) -> str:
     try:
         return doctor.choose_engine(name).engine
     except SetupProblem as problem:
-        absent = importlib.util.find_spec("horovod") is None if name == "horovod" else doctor.look().mpi is None
+        absent = (
+            importlib.util.find_spec("horovod") is None if name == "horovod" else doctor.look().mpi is None
+        )
         if absent and not os.environ.get("CI"):
             pytest.skip(str(problem))
         raise
@@ -105,7 +107,11 @@ def _processes(mark: str, known: set[int]) -> list[psutil.Process]:
     needle = f"{MARK}={mark}".encode()
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
-            if pid not in found and pid != os.getpid() and needle in Path(f"/proc/{pid}/environ").read_bytes():
+            if (
+                pid not in found
+                and pid != os.getpid()
+                and needle in Path(f"/proc/{pid}/environ").read_bytes()
+            ):
                 found[pid] = psutil.Process(pid)
     return list(found.values())
 
@@ -129,7 +135,9 @@ def _end(found: list[psutil.Process]) -> list[tuple[psutil.Process, str]]:
 def _files(temporary: Path) -> set[Path]:
     """What is in the checkout, in shared memory, and of launchers' session folders."""
     found = set(SHM.iterdir()) if SHM.is_dir() else set()
-    found |= {path for path in temporary.iterdir() if path.name.startswith(("prte", "ompi", "openmpi", "mpich"))}
+    found |= {
+        path for path in temporary.iterdir() if path.name.startswith(("prte", "ompi", "openmpi", "mpich"))
+    }
     folders = [str(TREE)]
     while folders:
         with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
@@ -137,7 +145,9 @@ def _files(temporary: Path) -> set[Path]:
                 if entry.is_dir(follow_symlinks=False):
                     if not _is_cache(entry.name):
                         folders.append(entry.path)
-                elif Path(entry.name).suffix not in _WRITTEN_BY_PEOPLE and not entry.name.startswith(".coverage"):
+                elif Path(entry.name).suffix not in _WRITTEN_BY_PEOPLE and not entry.name.startswith(
+                    ".coverage"
+                ):
                     found.add(Path(entry.path))
     return found
 

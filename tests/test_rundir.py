@@ -49,7 +49,8 @@ def test_runs_of_the_same_moment_have_folders_of_their_own(tmp_path: Path) -> No
     """Also from several threads at once."""
     made: list[rundir.RunDir] = []
     threads = [
-        threading.Thread(target=lambda: made.extend(rundir.create(tmp_path, NOON) for _ in range(50))) for _ in range(4)
+        threading.Thread(target=lambda: made.extend(rundir.create(tmp_path, NOON) for _ in range(50)))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -92,11 +93,15 @@ def test_no_reader_sees_half_a_file(tmp_path: Path) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["job.pkl"]
 
 
-def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, disk_full_after_1000_bytes: None) -> None:
+def test_a_full_disk_is_named_and_leaves_the_old_file(
+    tmp_path: Path, disk_full_after_1000_bytes: None
+) -> None:
     """Neither half a file, nor a file beside it, nor a traceback about a temporary name."""
     folder = rundir.create(tmp_path)
     folder.write_bytes(folder.value(0), b"old")
-    with pytest.raises(SetupProblem, match=r"cannot write the run's folder .*value-0\.pkl \(File too large\)"):
+    with pytest.raises(
+        SetupProblem, match=r"cannot write the run's folder .*value-0\.pkl \(File too large\)"
+    ):
         folder.write_bytes(folder.value(0), b"x" * 5000)
     assert folder.value(0).read_bytes() == b"old"
     assert [path.name for path in folder.path.iterdir()] == ["value-0.pkl"]
@@ -121,7 +126,9 @@ def test_a_home_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path)
         rundir.create(tmp_path / "file")
 
 
-def test_runs_live_beside_the_notebook_or_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_live_beside_the_notebook_or_where_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``OBLIVIOUS_HOME`` wins, knows ``~``, and an empty one says nothing."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert rundir.home({}, tmp_path) == tmp_path / ".oblivious"

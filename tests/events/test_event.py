@@ -71,7 +71,18 @@ def test_kinds_are_told_apart_by_their_own_names() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "{}", "[]", "3", "null", '{"kind":"nobody"}', '{"kind":"log"}', '{"kind":"log","rank":0', "\x00", '{"kind":[]}'],
+    [
+        "",
+        "{}",
+        "[]",
+        "3",
+        "null",
+        '{"kind":"nobody"}',
+        '{"kind":"log"}',
+        '{"kind":"log","rank":0',
+        "\x00",
+        '{"kind":[]}',
+    ],
 )
 def test_what_is_no_event_is_a_value_error(line: str) -> None:
     """Never another exception, whatever a torn or foreign line holds."""

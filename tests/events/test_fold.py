@@ -94,7 +94,10 @@ def test_the_state_depends_on_the_events_alone(before: list[Event], after: list[
 def test_a_note_is_said_once() -> None:
     """Every rank says it; the user reads it once, and another sentence under the same code too."""
     notes = [Note(rank, 1.0 + rank, "sharded", "data") for rank in range(3)]
-    assert folded([*notes, Note(0, 5.0, "not sharded", "data")]).notes == (notes[0], Note(0, 5.0, "not sharded", "data"))
+    assert folded([*notes, Note(0, 5.0, "not sharded", "data")]).notes == (
+        notes[0],
+        Note(0, 5.0, "not sharded", "data"),
+    )
 
 
 def test_a_run_begins_with_its_first_event_and_ends_with_its_end() -> None:
@@ -105,9 +108,16 @@ def test_a_run_begins_with_its_first_event_and_ends_with_its_end() -> None:
 
 def test_a_world_is_ready_when_its_last_rank_is() -> None:
     """Whatever the order in which their words arrive."""
-    started = [Started(rank, time_s, 10 + rank, "host", "d", "mpi", rank, 1) for rank, time_s in ((1, 8.0), (0, 7.0))]
+    started = [
+        Started(rank, time_s, 10 + rank, "host", "d", "mpi", rank, 1) for rank, time_s in ((1, 8.0), (0, 7.0))
+    ]
     state = folded(list(started))
-    assert (state.ready_s, state.engine, state.ranks[1].pid, state.ranks[0].state) == (8.0, "mpi", 11, "running")
+    assert (state.ready_s, state.engine, state.ranks[1].pid, state.ranks[0].state) == (
+        8.0,
+        "mpi",
+        11,
+        "running",
+    )
 
 
 def test_one_metric_event_is_one_row_a_name() -> None:

