@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from obl_magic import payload
 from obl_magic.errors import RankDied, RunFailed, RunStalled, RunTimedOut
@@ -12,9 +13,10 @@ from obl_magic.events.fold import RunState
 from obl_magic.rundir import RunDir
 
 _OPENMPI_SIGNAL = re.compile(r"process rank (\d+) .*?exited on\s+signal (\d+) \(?([^)\n.]*)", re.S)
-_OPENMPI_EXIT = re.compile(r"Process name: \[[^\]]*?(\d+)\]\s*Exit code:\s*(\d+)", re.S)
+_OPENMPI_EXIT = re.compile(r"Process name: \[.*?(\d+)\]\s*Exit code:\s*(\d+)", re.S)
 _OPENMPI_LEFT = re.compile(r"has exited due to process rank (\d+) .*?exiting\s+improperly", re.S)
-_MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)|=\s+EXIT CODE: (\d+)")
+_MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)")
+_MPICH_EXIT = re.compile(r"=\s+EXIT CODE: (\d+)")
 _SPAWN_LIMITS = re.compile(r"not enough slots|There are not enough slots", re.I)
 
 
@@ -39,7 +41,9 @@ def read_death(launcher_said: str) -> Death | None:
     if found := _OPENMPI_LEFT.search(launcher_said):
         return Death(int(found[1]), "it left before the function had returned (exit code 0)")
     if found := _MPICH_SIGNAL.search(launcher_said):
-        return Death(None, f"signal {found[2]} ({found[1].strip()})" if found[1] else f"exit code {found[3]}")
+        return Death(None, f"signal {found[2]} ({found[1].strip()})")
+    if found := _MPICH_EXIT.search(launcher_said):
+        return Death(None, f"exit code {found[1]}")
     return None
 
 
@@ -85,7 +89,7 @@ def _without_our_frames(error: BaseException) -> BaseException:
 
 def _shown_as(text: str, error: BaseException) -> BaseException:
     """The error with the text that IPython shows in place of a traceback."""
-    error._render_traceback_ = lambda: text.splitlines()  # type: ignore[attr-defined]
+    error._render_traceback_ = partial(str.splitlines, text)  # type: ignore[attr-defined]
     return error
 
 
