@@ -19,6 +19,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import collectives, tracebacks
 from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter, reporting
 
 DATASET_FN = "dataset_fn"
@@ -116,6 +117,8 @@ def run(job: Job, reporter: Reporter) -> Finished:
             return Finished(
                 value=call(function, arguments_for(provided, job, function, reporter), job, reporter)
             )
+    except Verified as found:
+        return Finished(value=(found.steps, found.weights))
     except BaseException as error:
         return Finished(error=error)
 

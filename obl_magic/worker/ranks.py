@@ -6,6 +6,7 @@ this path was tested with fake devices only, never run on a GPU by us.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def gpus(
     """The GPUs this process may use, as CUDA names them; found without importing a framework."""
     named = environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
+        names = (name.strip() for name in named.split(","))
+        return tuple(itertools.takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), names))
     return tuple(str(index) for index in range(len(list(proc.iterdir())))) if proc.is_dir() else ()
 
 

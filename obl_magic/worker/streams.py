@@ -6,6 +6,7 @@ instruction; what C code writes to descriptors 1 and 2 goes through a pipe and a
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -31,9 +32,12 @@ class EventPipe:
         self._rank = rank
         self._sequence = 0
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def emit(self, event: Event) -> None:
-        """Sends one event; returns when the launcher's pipe has it."""
+        """Sends one event; returns when the launcher's pipe has it. A forked child says nothing: it is no rank."""
+        if os.getpid() != self._pid:
+            return
         text = to_json(event)
         with self._lock:
             for frame in encode(self._rank, self._sequence, text):
@@ -49,13 +53,15 @@ class LogStream(io.TextIOBase):
         self._emit, self._rank, self._stream, self._descriptor = emit, rank, name, descriptor
         self._pending = ""
         self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     encoding = "utf-8"
     errors = "replace"
 
     @property
     def buffer(self) -> io.BufferedIOBase:
-        """For code that writes bytes: goes to the descriptor, hence through the pipe."""
+        """For code that writes bytes."""
         return _BytesOf(self)
 
     def writable(self) -> bool:
@@ -68,22 +74,36 @@ class LogStream(io.TextIOBase):
         return self._descriptor
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if os.getpid() != self._pid:  # a forked child prints as any child does: into the pipe of its rank
+            _write_all(self._descriptor, text.encode("utf-8", "replace"))
+            return len(text)
         with self._lock:
-            self._pending += str(text)
+            self._pending += text
             cut = max(self._pending.rfind("\n"), self._pending.rfind("\r")) + 1
             if cut:
                 self._send(self._pending[:cut])
                 self._pending = self._pending[cut:]
         return len(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Writes encoded text, which may end inside a character."""
+        with self._lock:
+            text = self._decoder.decode(data)
+        self.write(text)
+
     def flush(self) -> None:
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._pending:
                 self._send(self._pending)
                 self._pending = ""
 
     def _send(self, text: str) -> None:
-        self._emit(Log(self._rank, time.time(), self._stream, text))
+        whole = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be kept on disk
+        self._emit(Log(self._rank, time.time(), self._stream, whole))
 
 
 class _BytesOf(io.BufferedIOBase):
@@ -96,7 +116,7 @@ class _BytesOf(io.BufferedIOBase):
 
     def write(self, data: object) -> int:
         raw = bytes(data)  # type: ignore[call-overload]
-        self._stream.write(raw.decode("utf-8", "replace"))
+        self._stream.write_bytes(raw)
         return len(raw)
 
     def flush(self) -> None:

@@ -91,7 +91,7 @@ def joined(dataset: Any, size: int) -> Any:
 
     def of_window(*window: Any) -> Any:
         batches = tf.data.Dataset.zip(window if unpacks else window[0])
-        return batches.reduce(empty, (lambda s, *b: join(s, b)) if unpacks else join)
+        return batches.reduce(empty, join)
 
     return dataset.window(size).map(of_window)
 
