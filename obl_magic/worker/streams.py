@@ -76,9 +76,8 @@ class LogStream(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if os.getpid() != self._pid:  # a forked child prints as any child does: into the pipe of its rank
-            _write_all(self._descriptor, text.encode("utf-8", "replace"))
-            return len(text)
+        if os.getpid() != self._pid:
+            self._become_a_childs()
         with self._lock:
             self._pending += text
             cut = max(self._pending.rfind("\n"), self._pending.rfind("\r")) + 1
@@ -89,17 +88,20 @@ class LogStream(io.TextIOBase):
 
     def write_bytes(self, data: bytes) -> None:
         """Writes encoded text, which may end inside a character."""
-        with self._lock:
-            text = self._decoder.decode(data)
-        self.write(text)
+        self.write(self._decoder.decode(data))
 
     def flush(self) -> None:
         if os.getpid() != self._pid:
-            return
+            self._become_a_childs()
         with self._lock:
             if self._pending:
                 self._send(self._pending)
                 self._pending = ""
+
+    def _become_a_childs(self) -> None:
+        """A forked child prints as any child does, into the pipe of its rank; what was pending is its parent's."""
+        self._pid, self._lock, self._pending = os.getpid(), threading.RLock(), ""
+        self._emit = lambda event: _write_all(self._descriptor, getattr(event, "text", "").encode())
 
     def _send(self, text: str) -> None:
         whole = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be kept on disk
