@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -29,19 +30,35 @@ class _Then(Loader):
 
 
 class _Watch(MetaPathFinder):
+    """Watches until the module was imported, not until somebody asks whether it could be."""
+
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self._name, self._then = name, then
+        self._looking = threading.local()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._name:
+        if fullname != self._name or getattr(self._looking, "now", False):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._looking.now = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking.now = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, self._then)
+            spec.loader = _Then(spec.loader, self._imported)
         return spec
+
+    def forget(self) -> None:
+        """Watches no more."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def _imported(self) -> None:
+        if self in sys.meta_path:
+            self.forget()
+            self._then()
 
 
 def on_import(name: str, then: Callable[[], None]) -> Callable[[], None]:
@@ -55,12 +72,7 @@ def on_import(name: str, then: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
     watch = _Watch(name, then)
     sys.meta_path.insert(0, watch)
-
-    def forget() -> None:
-        if watch in sys.meta_path:
-            sys.meta_path.remove(watch)
-
-    return forget
+    return watch.forget
 
 
 @contextmanager
