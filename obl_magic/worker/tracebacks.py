@@ -34,7 +34,10 @@ def describe(error: BaseException, sources: Iterable[CellSource]) -> tuple[str, 
 
 def one_line(error: BaseException) -> str:
     """``Type: message`` on one line."""
-    said = " ".join(str(error).split())
+    try:
+        said = " ".join(str(error).split())
+    except Exception:
+        said = "<exception str() failed>"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
