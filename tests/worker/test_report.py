@@ -1,0 +1,84 @@
+"""Reporting by hand: numbers inside a run, nothing outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import pytest
+
+import obl_magic
+from obl_magic.events.event import Event, Metric, Note
+from obl_magic.worker.report import Reporter, current, report, reporting
+
+
+def test_outside_a_run_report_is_a_no_op() -> None:
+    """The function runs anywhere, whatever it reports."""
+    assert current() is None
+    report(loss=1.0, step=3)
+    obl_magic.report(loss=object())
+
+
+def test_inside_a_run_every_kind_of_number_is_one() -> None:
+    """Python's, NumPy's and arrays of one number; NaN too."""
+    said: list[Event] = []
+    with reporting(Reporter(said.append, 2)):
+        report(step=np.int64(7), epoch=2, a=1, b=np.float32(0.5), c=np.array(2.0), d=True, e=math.nan)
+    (metric,) = said
+    assert isinstance(metric, Metric)
+    assert (metric.rank, metric.step, metric.epoch) == (2, 7, 2)
+    assert [type(value) for value in metric.values.values()] == [float] * 5
+    assert list(metric.values.values())[:4] == [1.0, 0.5, 2.0, 1.0]
+
+
+def test_names_may_be_anything() -> None:
+    """As keyword arguments they need not be identifiers."""
+    said: list[Event] = []
+    with reporting(Reporter(said.append, 0)):
+        report(**{"val loss/é": 1.0})
+    assert isinstance(said[0], Metric)
+    assert said[0].values == {"val loss/é": 1.0}
+
+
+@pytest.mark.parametrize("value", ["high", None, [1, 2], 1j])
+def test_what_is_no_number_is_refused_with_the_call_that_works(value: object) -> None:
+    """Inside a run, naming the metric and the type."""
+    with (
+        reporting(Reporter(lambda event: None, 0)),
+        pytest.raises(
+            TypeError, match=r"report\(\) got loss=\w+; expected a number; do: report\(loss=float\(\.\.\.\)\)"
+        ),
+    ):
+        report(loss=value)
+
+
+def test_nothing_reported_is_nothing_said() -> None:
+    """A step alone is no metric."""
+    said: list[Event] = []
+    Reporter(said.append, 0)(step=3)
+    assert said == []
+
+
+def test_the_reporter_before_is_back_after_an_error() -> None:
+    """Runs in a kernel may follow each other and fail."""
+    outer, inner = Reporter(lambda event: None, 0), Reporter(lambda event: None, 1)
+    with reporting(outer):
+        with contextlib.suppress(ValueError), reporting(inner):
+            assert current() is inner
+            raise ValueError("boom")
+        assert current() is outer
+    assert current() is None
+
+
+def test_a_note_carries_its_code_and_the_first_step_is_remembered_once() -> None:
+    """What was made distributed, and when training began."""
+    said: list[Event] = []
+    reporter = Reporter(said.append, 1)
+    reporter.note("data", "sharded")
+    reporter.stepped(1)
+    first = reporter.first_step_s
+    reporter.stepped(5)
+    assert isinstance(said[0], Note)
+    assert (said[0].code, said[0].text, reporter.steps) == ("data", "sharded", 5)
+    assert reporter.first_step_s == first is not None
