@@ -6,11 +6,14 @@ A world is started in a session of its own, since Jupyter interrupts the kernel'
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import queue
 import secrets
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,7 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
+from obl_magic.world import leash
 from obl_magic.world.mpi import segments, session_folders
 
 OnLine = Callable[[bytes], None]
@@ -44,10 +48,7 @@ class World:
     ) -> None:
         self._mark = secrets.token_hex(16)
         try:
-            self._launcher = subprocess.Popen(
-                list(argv), env={**env, MARK: self._mark}, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
+            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
@@ -146,6 +147,37 @@ class World:
                 self._seen.setdefault(process.pid, process)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+
+
+def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    """Starts a launcher that ends when this process does, from a thread that lives as long as the launcher.
+
+    Linux tells a child of the death of the thread that started it, not of the process.
+    """
+    program = shutil.which(argv[0])
+    if program is None:
+        reason = errno.EACCES if os.path.exists(argv[0]) else errno.ENOENT
+        raise OSError(reason, os.strerror(reason))
+    answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+
+    def hold() -> None:
+        try:
+            launcher = subprocess.Popen(
+                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), program, *argv[1:]], env=dict(env),
+                cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            answer.put(error)
+            return
+        answer.put(launcher)
+        with contextlib.suppress(ChildProcessError):  # somebody else has already asked how it ended
+            os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+
+    threading.Thread(target=hold, name="obl-leash", daemon=True).start()
+    started = answer.get()
+    if isinstance(started, OSError):
+        raise started
+    return started
 
 
 def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
