@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -29,6 +30,8 @@ MARK = "OBL_TEST_GUARD"
 GOING_S = 1.0
 """How long a process may still be on its way out when its test has ended."""
 
+_ALONE = re.compile(r"sm_segment\..*0000\.\d+$")
+"""Shared memory of a process that used MPI without a launcher: of no world."""
 _CACHES = {".git", "__pycache__", "build", "dist", "node_modules"}
 _NOT_CACHES = {".oblivious", ".ci"}
 _WRITTEN_BY_PEOPLE = {".py", ".md", ".cfg", ".toml", ".ipynb", ".txt", ".yml", ".pyi"}
@@ -134,7 +137,7 @@ def _end(found: list[psutil.Process]) -> list[tuple[psutil.Process, str]]:
 
 def _files(temporary: Path) -> set[Path]:
     """What is in the checkout, in shared memory, and of launchers' session folders."""
-    found = set(SHM.iterdir()) if SHM.is_dir() else set()
+    found = {path for path in SHM.iterdir() if not _ALONE.match(path.name)} if SHM.is_dir() else set()
     found |= {
         path for path in temporary.iterdir() if path.name.startswith(("prte", "ompi", "openmpi", "mpich"))
     }
