@@ -108,6 +108,8 @@ def argument_value(text: str) -> tuple[str, Any]:
     Raises:
         UsageProblem: no name, or no literal.
     """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":  # IPython leaves an argument's quotes on
+        text = text[1:-1]
     name, equals, literal = text.partition("=")
     name = name.strip()
     try:
