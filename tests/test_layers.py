@@ -1,0 +1,84 @@
+"""The floor plan: imports go one way, and any engine can be taken out."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import obl_magic
+from obl_magic.worker.collectives import ENGINES
+
+PACKAGE = Path(obl_magic.__file__).parent
+
+
+def test_imports_go_one_way() -> None:
+    """The contracts of setup.cfg, as import-linter sees them."""
+    if importlib.util.find_spec("importlinter") is None:
+        pytest.skip("import-linter is missing; do: python -m pip install 'obl_magic[test]'")
+    program = (
+        "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_without_any_one_engine_everything_else_still_imports(tmp_path: Path, engine: str) -> None:
+    """Its file and its line of the registry are all there is of it."""
+    copy = tmp_path / "obl_magic"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    module = ENGINES[engine]
+    (tmp_path / Path(*module.split("."))).with_suffix(".py").unlink()
+    registry = copy / "worker" / "collectives.py"
+    text = registry.read_text()
+    without = re.sub(rf'^ +"{engine}": .*\n', "", text, flags=re.M)
+    assert without != text
+    registry.write_text(without)
+    names = [
+        ".".join(path.relative_to(tmp_path).with_suffix("").parts)
+        for path in sorted(copy.rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+    # the engines' own libraries may be missing here; everything else must be importable
+    others = [name for name in names if name not in ENGINES.values()]
+    program = f"import importlib, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    program += f"for name in {others!r}:\n    importlib.import_module(name)\n"
+    program += "import obl_magic\nprint(obl_magic.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == str(copy / "__init__.py"), done.stderr[-3000:]
+
+
+SECRETS = {
+    "cloudpickle": ("payload",),
+    "horovod": ("worker/horovod.py",),
+    "subprocess": ("world/", "doctor.py", "install_horovod.py"),
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_each_secret_has_its_room(secret: str) -> None:
+    """Only there is it imported."""
+    users = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] == secret for name in names):
+                users.add(path.relative_to(PACKAGE).as_posix())
+    assert [user for user in sorted(users) if not user.startswith(SECRETS[secret])] == []
