@@ -142,6 +142,7 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
             args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings,
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
+            path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         )  # fmt: skip
         manifest = _manifest(captured, options, job, header, capture_s)
         folder.write_bytes(folder.source, captured.source.encode())

@@ -140,6 +140,7 @@ class Job:
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
         run_dir: the run's folder.
+        path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Job:
     settings: Settings
     engine: str
     run_dir: str
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ def _read_job() -> bytes:
 def _load(data: bytes) -> Job:
     job: Any = payload.loads(data)
     assert isinstance(job, Job)
+    sys.path += [entry for entry in job.path if entry not in sys.path]
     return job
 
 

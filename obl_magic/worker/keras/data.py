@@ -19,7 +19,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.keras.patching import Patches
-from obl_magic.worker.keras.shards import Shard, cut, cut_indices
+from obl_magic.worker.keras.shards import Shard, cut
 
 READS_ALL = (
     "a {kind} is read by every rank, which keeps its own rows of each batch: right, but reading is not shared "
@@ -44,7 +44,7 @@ def install(patches: Patches, rank: int, size: int, batch: str, note: Callable[[
                 if batch == "per-worker":
                     _widen(adapter, size)
                     self._num_batches = adapter.num_batches
-                self._distributed_dataset = _sharded_arrays(adapter, rank, size)
+                self._distributed_dataset = _sharded_arrays(adapter, self._distributed_dataset, rank, size)
                 return
             kind = type(adapter).__name__.removesuffix("Adapter")
             note("reads-all", READS_ALL.format(kind={"TFDataset": "tf.data.Dataset"}.get(kind, kind)))
@@ -61,6 +61,7 @@ def install(patches: Patches, rank: int, size: int, batch: str, note: Callable[[
 
 def _widen(adapter: Any, size: int) -> None:
     """Makes an array adapter count global batches of ``size`` of the code's batches each."""
+    adapter._obl_batch_size = adapter._batch_size
     adapter._batch_size *= size
     adapter._size = -(-adapter._num_samples // adapter._batch_size)
     adapter._partial_batch_size = adapter._num_samples % adapter._batch_size
@@ -124,25 +125,14 @@ def shard_batches(dataset: Any, rank: int, size: int) -> Any:
     return dataset.with_options(options).map(of_tuple if unpacks else of_structure)
 
 
-def _sharded_arrays(adapter: Any, rank: int, size: int) -> Any:
-    """Keras' own order of sample indices (same shuffle, same seed), cut by rank, then gathered.
-
-    The indices come from Keras' adapter itself, fed with the numbers 0..n-1 instead of the data.
-    """
-    numbers = ArrayDataAdapter(
-        np.arange(adapter._num_samples, dtype=np.int64),
-        batch_size=adapter._batch_size,
-        shuffle=adapter._shuffle,
-    ).get_tf_dataset()
+def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
+    """Keras' own order of sample indices (same shuffle, same seed), cut by rank, then gathered."""
     inputs = tree.lists_to_tuples(
         array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
     )
 
-    def mine(*numbers_of_batch: Any) -> tuple[Any, Any, Any]:
-        return cut_indices(numbers_of_batch[0], rank, size)
-
-    def gather(cut_numbers: tuple[Any, Any, Any], data: Any) -> Shard:
-        local, total, rows = cut_numbers
+    def gather(numbers: Any, data: Any) -> Shard:
+        local, total, rows = cut(numbers, rank, size)
 
         def take(leaf: Any) -> Any:
             if isinstance(leaf, array_slicing.TensorflowSparseWrapper):
@@ -154,9 +144,30 @@ def _sharded_arrays(adapter: Any, rank: int, size: int) -> Any:
         return Shard(local, total, tree.traverse(take, data))
 
     whole = tf.data.Dataset.from_tensors(inputs).repeat()
-    dataset = tf.data.Dataset.zip((numbers.map(mine), whole)).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    numbers = _indices(adapter, dataset)
+    shards = tf.data.Dataset.zip((numbers, whole)).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     if adapter._shuffle:
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return shards.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _indices(adapter: Any, dataset: Any) -> Any:
+    """The dataset of batches of sample indices inside the one that Keras made of arrays.
+
+    Keras zips it with the arrays. Should it be built otherwise one day, an adapter fed with the numbers 0..n-1 in
+    place of the data gives the same order; that costs a second pipeline per fit. A per-worker batch is wider than
+    Keras knows, so it takes that way too.
+    """
+    inner = dataset
+    while inner is not None and type(inner).__name__ != "_ZipDataset":
+        inner = getattr(inner, "_input_dataset", None)
+    parts = getattr(inner, "_datasets", None)
+    if parts is not None and adapter._batch_size == getattr(adapter, "_obl_batch_size", adapter._batch_size):
+        return parts[0]
+    numbers = np.arange(adapter._num_samples, dtype=np.int64)
+    made = ArrayDataAdapter(
+        numbers, batch_size=adapter._batch_size, shuffle=adapter._shuffle
+    ).get_tf_dataset()
+    return made.map(lambda rows: rows)

@@ -26,6 +26,8 @@ from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2
 _CHEAP_SHARE = 0.01
+FIRST_GAP = 5
+"""Steps after which the second look comes, by which time the length of a step is known."""
 _WRITERS = tuple(
     getattr(keras.callbacks, name)
     for name in (
@@ -56,6 +58,9 @@ class Fit:
     shown_s: float = 0.0
     began_s: float = field(default_factory=time.perf_counter)
     began_step: int = 0
+    looked: bool = False
+    looking_since: float = 0.0
+    looking_from: int = 0
 
 
 class Fits:
@@ -220,7 +225,11 @@ class Fits:
         self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
 
     def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
-        step_s = (time.perf_counter() - fit.began_s) / max(1, fit.stepped)
+        now = time.perf_counter()
+        if not fit.looked:  # what came before was building and tracing
+            fit.looked, fit.looking_since, fit.looking_from = True, now, fit.stepped
+            return FIRST_GAP
+        step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
         wish = max(1, int(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE) / max(step_s, 1e-6)))
         if self._world.size == 1:
             return wish

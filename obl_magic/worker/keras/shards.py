@@ -53,12 +53,6 @@ def cut(data: Any, rank: int, size: int) -> Shard:
     return Shard(tf.cast(local, tf.int32), tf.cast(total, tf.int32), sliced)
 
 
-def cut_indices(indices: Any, rank: int, size: int) -> tuple[Any, Any, Any]:
-    """(local, total, this rank's part) of a vector of sample indices; as :func:`cut`."""
-    shard = cut(indices, rank, size)
-    return shard.local, shard.total, shard.data
-
-
 def _sliceable(leaf: Any) -> bool:
     if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
         return True

@@ -150,10 +150,10 @@ class ShardedSteps:
     def _results(self, original: Any) -> Any:
         def _get_metrics_result_or_logs(model: Any, logs: Any) -> Any:
             exact.combine(self._world, model.metrics_variables)
-            if isinstance(logs, dict):
-                results = model.get_metrics_result()
-                logs = {name: results.get(name, value) for name, value in logs.items()}
-            return original(model, logs)
+            if not isinstance(logs, dict):
+                return original(model, logs)
+            results = model.get_metrics_result()
+            return {name: results.get(name, value) for name, value in logs.items()}
 
         return _get_metrics_result_or_logs
 
