@@ -1,0 +1,116 @@
+"""Runs the cases, all in one training function, in one world; or alone, without the package.
+
+``python suite.py FOLDER [--workers N --engine E] [--cases a,b] [--mutation NAME]`` leaves one file per case and
+rank in the folder, so that what was finished survives a world that hangs or dies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import importlib
+import inspect
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import compare
+import mutations
+
+THEMES = ("inputs", "losses", "steps", "metrics", "callbacks", "state")
+LIMIT_S = 90.0
+"""No case takes as long, even on ranks that share a core; then its world is ended."""
+OTHERS_S = 5.0
+"""How long a rank whose case failed waits for the others to come to its end too."""
+
+
+def cases() -> dict[str, Callable[[], dict]]:
+    """Every training function by its name."""
+    found = {}
+    for theme in THEMES:
+        module = importlib.import_module(f"cases_{theme}")
+        for name, value in vars(module).items():
+            if inspect.isfunction(value) and value.__module__ == module.__name__:
+                found[name] = value
+    return found
+
+
+def suite(names=(), functions=None, workers=1, limit_s=LIMIT_S, mutation=None):
+    """Calls one training function after the other; a file per case and rank, and all outcomes as its value."""
+    import keras
+
+    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
+    folder = Path("outcomes")
+    folder.mkdir(exist_ok=True)
+    done = {}
+    with mutations.applied(mutation, rank):
+        for name in names:
+            keras.utils.clear_session()
+            gc.collect()
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+            Path(folder, f"{name}.{rank}.began").touch()
+            began = time.perf_counter()
+            try:
+                outcome = {"value": compare.flat(functions[name]())}
+            except Exception as error:
+                outcome = {
+                    "error": f"{type(error).__name__}: {error}"[:2000],
+                    "traceback": traceback.format_exc(),
+                }
+            outcome["seconds"] = time.perf_counter() - began
+            faulthandler.cancel_dump_traceback_later()
+            unfinished = folder / f"{name}.{rank}.unfinished"
+            unfinished.write_bytes(pickle.dumps(outcome))
+            unfinished.rename(folder / f"{name}.{rank}.done")
+            done[name] = outcome
+            if "error" in outcome and not _others_came_too(folder, name, workers):
+                raise RuntimeError(f"{name} failed on rank {rank} only: {outcome['error']}")
+    return done
+
+
+def _others_came_too(folder: Path, name: str, workers: int) -> bool:
+    until = time.monotonic() + OTHERS_S
+    while time.monotonic() < until:
+        if len(list(folder.glob(f"{name}.*.done"))) == workers:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def main() -> None:
+    """Runs them here or on ranks."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("folder")
+    asked.add_argument("--workers", type=int)
+    asked.add_argument("--engine", default="mpi")
+    asked.add_argument("--cases", default="")
+    asked.add_argument("--mutation")
+    asked.add_argument("--timeout", type=float, default=1800)
+    given = asked.parse_args()
+    functions = cases()
+    names = given.cases.split(",") if given.cases else list(functions)
+    os.chdir(given.folder)
+    arguments = {
+        "names": names,
+        "functions": {name: functions[name] for name in names},
+        "workers": given.workers or 1,
+        "mutation": given.mutation,
+    }
+    if given.workers is None:
+        suite(**arguments)
+        assert not any(name.split(".")[0] == "obl_magic" for name in sys.modules)
+        return
+    import obl_magic
+
+    obl_magic.run(
+        suite, workers=given.workers, engine=given.engine, args=arguments, quiet=True, timeout=given.timeout
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The suite is worth what it notices: each fault, put into the adapter on purpose, must show in its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import compare
+import pytest
+import worlds
+from conftest import Outcome
+from mutations import FAULTS
+
+pytestmark = pytest.mark.slow
+
+WORKERS = 3
+IN_ORDER = ("arrays_in_order_last_batch_of_one", "dataset_batched")
+"""Cases that no seed of a rank's own may change."""
+HANDFUL = (
+    *IN_ORDER,
+    "arrays_shuffled",
+    "loss_summed",
+    "masked_next_token",
+    "precision_and_recall",
+    "curves_under_areas",
+    "train_step_with_own_mean",
+    "fewer_samples_than_ranks",
+)
+AT_LEAST = {
+    "nothing reduced": {"arrays_shuffled", "dataset_batched", "train_step_with_own_mean"},
+    "averaged, not weighted": {"arrays_in_order_last_batch_of_one", "fewer_samples_than_ranks"},
+    "nothing sharded": {"arrays_shuffled", "loss_summed", "precision_and_recall"},
+    "nothing sharded, but averaged": {"precision_and_recall"},
+    "nothing broadcast": {"arrays_in_order_last_batch_of_one", "dataset_batched"},
+    "metrics not combined": {"arrays_shuffled", "curves_under_areas", "precision_and_recall"},
+    "denominators local": {"loss_summed", "masked_next_token"},
+    "stand-ins counted": {"fewer_samples_than_ranks"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_notices(fault: str, outcomes: Outcome, tmp_path: Path) -> None:
+    """A broken adapter does not pass."""
+    broken = worlds.run(tmp_path, list(HANDFUL), WORKERS, mutation=fault)
+    assert _noticed(outcomes(1), broken) >= AT_LEAST[fault]
+
+
+def test_weights_are_rank_0s(outcomes: Outcome, tmp_path: Path) -> None:
+    """Ranks that draw other initial weights train the same model all the same."""
+    drawn = worlds.run(tmp_path, list(IN_ORDER), WORKERS, mutation="seeds differ")
+    assert not _noticed(outcomes(1), drawn)
+
+
+@pytest.mark.parametrize("fault", ["nothing reduced", "nothing broadcast"])
+def test_running_checksum_notices(fault: str, tmp_path: Path) -> None:
+    """Where ranks come to hold different weights, the run itself fails and names it."""
+    broken = worlds.run(tmp_path, [IN_ORDER[1]], WORKERS, mutation=fault)
+    errors = [outcome.get("error", "") for outcome in broken.by_case[IN_ORDER[1]].values()]
+    assert all(error.startswith("RanksDiverged") for error in errors), errors
+
+
+def _noticed(expected: worlds.Outcomes, got: worlds.Outcomes) -> set[str]:
+    """The cases whose numbers differ on any rank, or that failed."""
+    noticed = set(got.died)
+    for case, by_rank in got.by_case.items():
+        right = expected.by_case[case][0]["value"]
+        if any("error" in one or compare.differences(right, one["value"]) for one in by_rank.values()):
+            noticed.add(case)
+    return noticed

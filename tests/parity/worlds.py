@@ -1,0 +1,90 @@
+"""Starts worlds that run the suite, and collects what their ranks left. Restarts a world that hung or died."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SUITE_S = 3000.0
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What the ranks of one world made of the cases.
+
+    Attributes:
+        by_case: case → rank → ``{"value": flat result}`` or ``{"error", "traceback"}``, with ``seconds``.
+        died: case → what the world said when it ended in the middle of it.
+    """
+
+    by_case: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    died: dict[str, str] = field(default_factory=dict)
+
+
+def case_names() -> list[str]:
+    """Names of all cases, without importing them."""
+    names = []
+    for path in sorted(HERE.glob("cases_*.py")):
+        tree = ast.parse(path.read_text())
+        names += [
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"
+        ]
+    return names
+
+
+def run(
+    folder: Path, names: list[str], workers: int | None, engine: str = "mpi", mutation: str | None = None
+) -> Outcomes:
+    """Runs the cases on ``workers`` ranks, or in a plain Python process (None)."""
+    outcomes, left, attempt = Outcomes(), list(names), 0
+    while left:
+        attempt += 1
+        place = folder / str(attempt)
+        place.mkdir(parents=True)
+        said = _start(place, left, workers, engine, mutation)
+        _collect(place / "outcomes", workers or 1, outcomes)
+        begun = {path.name.split(".")[0] for path in place.glob("outcomes/*.began")}
+        unfinished = [name for name in left if name in begun and not _complete(name, workers or 1, outcomes)]
+        for name in unfinished[:1]:
+            outcomes.died[name] = said
+        later = [name for name in left if name not in begun or name in unfinished[1:]]
+        if len(later) == len(left):
+            raise RuntimeError(f"no case began:\n{said}")
+        left = later
+    return outcomes
+
+
+def _complete(name: str, workers: int, outcomes: Outcomes) -> bool:
+    return len(outcomes.by_case.get(name, {})) == workers
+
+
+def _collect(folder: Path, workers: int, outcomes: Outcomes) -> None:
+    for rank in range(workers):
+        for path in folder.glob(f"*.{rank}.done"):
+            outcomes.by_case.setdefault(path.name.split(".")[0], {})[rank] = pickle.loads(path.read_bytes())
+
+
+def _start(place: Path, names: list[str], workers: int | None, engine: str, mutation: str | None) -> str:
+    command = [sys.executable, str(HERE / "suite.py"), str(place), "--cases", ",".join(names)]
+    if workers is not None:
+        command += ["--workers", str(workers), "--engine", engine]
+    if mutation:
+        command += ["--mutation", mutation]
+    environment = {**os.environ, "OBLIVIOUS_HOME": str(place), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    ended = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SUITE_S,
+        check=False,
+    )
+    return f"exit code {ended.returncode}\n{ended.stdout[-2000:]}\n{ended.stderr[-6000:]}"
