@@ -13,6 +13,7 @@ from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
 from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.fits import Fits
+from obl_magic.worker.keras.foreign import ForeignCode
 from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
@@ -35,7 +36,8 @@ class Adapter:
         self._patches = Patches()
         self._state = SharedState(world)
         self._loops = HandLoops(world, reporter.note, lambda: self._state.broadcast_new(()))
-        self._steps = ShardedSteps(world, self._state, reporter.note)
+        self._foreign = ForeignCode(world, self._patches, reporter.note)
+        self._steps = ShardedSteps(world, self._state, reporter.note, self._foreign.look_for_metrics)
         self._gradients = GradientReducer(world, self._before_apply, self._loops.scope)
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
@@ -54,6 +56,7 @@ class Adapter:
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
+        self._foreign.install()
         metrics.install(self._patches)
         randomness.install(self._patches, rank)
         batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
@@ -90,7 +93,8 @@ class Adapter:
 
     def _before_apply(self, optimizer: Any, variables: Sequence[Any]) -> None:
         self._state.broadcast_new(variables)
-        self._state.trains(optimizer, variables)
+        if optimizer is not None:
+            self._state.trains(optimizer, variables)
 
     def _average_first(self, original: Any) -> Any:
         """Moving statistics are averaged before they are used by an evaluation."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from tensorflow.python import pywrap_tfe
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
@@ -37,6 +39,7 @@ class GradientReducer:
         self._world, self._before, self._hand_scope = world, before, hand_scope
         self._inside = False
         self._accumulates = False
+        self._reduced: set[int] = set()
         self.applied = 0
 
     def install(self, patches: Patches) -> None:
@@ -44,6 +47,7 @@ class GradientReducer:
         for owner in (BaseOptimizer, LossScaleOptimizer):
             patches.replace(owner, "apply", self._make)
         patches.replace(BaseOptimizer, "_clip_gradients", self._when_accumulated)
+        patches.replace(tf.GradientTape, "gradient", self._taped)
 
     def applying(self) -> bool:
         """Whether an optimizer is applying gradients right now."""
@@ -60,11 +64,43 @@ class GradientReducer:
             self._before(optimizer, variables)
             self.applied += 1
             accumulates = bool(optimizer.gradient_accumulation_steps)
-            ready = self._shares(grads) if accumulates else self.reduce(grads)
+            if self._are_reduced(variables):
+                ready, accumulates = grads, False
+            else:
+                ready = self._shares(grads) if accumulates else self.reduce(grads)
             with self._outermost(accumulates):
                 return original(optimizer, ready, None if trainable_variables is None else variables)
 
         return apply
+
+    def _taped(self, original: Any) -> Any:
+        """In a user's own step, gradients of variables are reduced as they leave the tape.
+
+        What the code does with them then (clipping by hand, norms, sums of several) is the same on every rank. Under
+        an outer tape they are left alone, for they are to be differentiated again, and reduced when they are applied.
+        """
+
+        def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
+            found = original(tape, target, sources, *args, **kwargs)
+            scope = scopes.current() or self._hand_scope()
+            flat = tf.nest.flatten(sources)
+            if scope is None or not scope.by_user or not pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+                return found
+            if not flat or not all(_is_variable(source) for source in flat):
+                return found
+            self._before(None, flat)
+            self._reduced.update(_identity(source) for source in flat)
+            return tf.nest.pack_sequence_as(sources, self.reduce(tf.nest.flatten(found)))
+
+        return gradient
+
+    def _are_reduced(self, variables: Sequence[Any]) -> bool:
+        """Whether the gradients of these variables were reduced as they left a tape; forgets it."""
+        keys = {_identity(variable) for variable in variables}
+        if not keys or not keys <= self._reduced:
+            return False
+        self._reduced -= keys
+        return True
 
     def _when_accumulated(self, original: Any) -> Any:
         """An optimizer that accumulates gradients sums its ranks' shares once per applied step, before clipping."""
@@ -105,6 +141,14 @@ class GradientReducer:
             indices=self._world.allgather(slices.indices),
             dense_shape=slices.dense_shape,
         )
+
+
+def _is_variable(source: Any) -> bool:
+    return isinstance(source, (keras.Variable, tf.Variable))
+
+
+def _identity(variable: Any) -> int:
+    return id(variable._value if isinstance(variable, keras.Variable) else variable)
 
 
 def _weighted(gradient: Any, weight: Any) -> Any:

@@ -58,7 +58,7 @@ class HandLoops:
 
     def scope(self) -> scopes.StepScope | None:
         """The scope of the batch that a hand-written loop is at, or None if no such loop has begun."""
-        return scopes.StepScope(self._local, self._total, True) if self.iterated else None
+        return scopes.StepScope(self._local, self._total, True, by_user=True) if self.iterated else None
 
     def _mark(self, made: Any) -> Any:
         if isinstance(made, _Dataset):

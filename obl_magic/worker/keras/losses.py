@@ -29,7 +29,7 @@ def install(patches: Patches, world: Collectives) -> None:
         ) -> Any:  # fmt: skip
             loss = original(values, sample_weight=sample_weight, mask=mask, reduction=reduction, dtype=dtype)
             scope = scopes.current()
-            if scope is None or reduction in (None, "none") or len(loss.shape) != 0:
+            if scope is None or scope.whole or reduction in (None, "none") or len(loss.shape) != 0:
                 return loss
             if tuple(ops.convert_to_tensor(values).shape) == ():
                 return loss

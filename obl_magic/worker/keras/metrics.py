@@ -1,7 +1,7 @@
 """Exact metrics: the ranks' metric *states* are combined before ``result()``, never the results.
 
-Sums are summed; a state that starts elsewhere than at zero adds its ranks' changes; one that starts at
-minus or plus infinity is a running maximum or minimum.
+Keras' own metrics keep sums, which are summed. Users' own see the whole batch instead (``foreign.py``), so that every
+rank holds their state already.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from keras.src.metrics.reduction_metrics import Mean, Sum
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras.foreign import sees_all
 from obl_magic.worker.keras.patching import Patches
 
 
@@ -29,7 +30,7 @@ def install(patches: Patches) -> None:
     def make(original: Any) -> Any:
         def update_state(metric: Any, values: Any, sample_weight: Any = None) -> Any:
             scope = scopes.current()
-            if scope is not None and sample_weight is None and _is_scalar(values):
+            if scope is not None and not scope.whole and sample_weight is None and _is_scalar(values):
                 sample_weight = scope.weight
             return original(metric, values, sample_weight=sample_weight)
 
@@ -49,6 +50,31 @@ _depth: list[bool] = []
 def combining() -> bool:
     """Whether metric variables hold the world's state right now."""
     return bool(_depth)
+
+
+def states_of(model: Any) -> list[Any]:
+    """The metric variables of a model that hold this rank's part only."""
+    return [
+        variable for metric in _leaves(model.metrics) if not sees_all(metric) for variable in metric.variables
+    ]
+
+
+def updated(model: Any) -> set[str]:
+    """Names of the model's metrics that have counted something since they were reset."""
+    return {
+        metric.name
+        for metric in _leaves(model.metrics)
+        if any(np.any(v.numpy() != 0) for v in metric.variables)
+    }
+
+
+def _leaves(found: Sequence[Any]) -> list[Any]:
+    """The metrics inside Keras' containers of metrics."""
+    leaves = []
+    for metric in found:
+        inner = getattr(metric, "metrics", None)
+        leaves.extend(_leaves(inner) if isinstance(inner, list) else [metric])
+    return leaves
 
 
 def combine(world: Collectives, variables: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -20,11 +20,15 @@ class StepScope:
     Attributes:
         local: float32 scalar, samples of this rank that count. total: float32 scalar, of the world.
         training: whether weights are being updated.
+        whole: the code inside sees the rows of all ranks, so that nothing in it needs weighting.
+        by_user: the step is the user's own code, which may do anything with gradients before applying them.
     """
 
     local: Any
     total: Any
     training: bool
+    whole: bool = False
+    by_user: bool = False
 
     @property
     def weight(self) -> Any:
@@ -36,6 +40,10 @@ class StepScope:
         """``total / local``; for a stand-in (``local == 0``) a finite number whose product is discarded."""
         return self.total / tf.maximum(self.local, 1.0)
 
+    def of_everyone(self) -> StepScope:
+        """The scope for code that is given all ranks' rows."""
+        return replace(self, whole=True)
+
 
 _stack: list[StepScope] = []
 
@@ -46,9 +54,10 @@ def current() -> StepScope | None:
 
 
 @contextmanager
-def step_scope(local: Any, total: Any, training: bool) -> Iterator[StepScope]:
+def step_scope(local: Any, total: Any, training: bool, by_user: bool = False) -> Iterator[StepScope]:
     """Enters the scope of one step."""
-    with entered(StepScope(tf.cast(local, tf.float32), tf.cast(total, tf.float32), training)) as scope:
+    local, total = tf.cast(local, tf.float32), tf.cast(total, tf.float32)
+    with entered(StepScope(local, total, training, by_user=by_user)) as scope:
         yield scope
 
 

@@ -26,10 +26,17 @@ class ShardedSteps:
 
     Args:
         world: the collectives. state: for broadcasting what is built. note: says a sentence about the run.
+        before_making: called before a step function is made.
     """
 
-    def __init__(self, world: Collectives, state: SharedState, note: Callable[[str, str], None]) -> None:
-        self._world, self._state, self._note = world, state, note
+    def __init__(
+        self,
+        world: Collectives,
+        state: SharedState,
+        note: Callable[[str, str], None],
+        before_making: Callable[[], None],
+    ) -> None:
+        self._world, self._state, self._note, self._before_making = world, state, note, before_making
         self.made = 0
 
     def install(self, patches: Patches) -> None:
@@ -47,30 +54,32 @@ class ShardedSteps:
         """The logs of a step with every metric computed from the states of all ranks; eager."""
         if not isinstance(logs, dict):
             return logs
-        with exact.combined(self._world, model.metrics_variables):
-            results = model.get_metrics_result()
-        return {name: results.get(name, value) for name, value in logs.items()}
+        with exact.combined(self._world, exact.states_of(model)):
+            return _with_results(model, logs)
 
     def _make_function(self, original: Any) -> Any:
         def _make_function(model: Any, step_function: Any) -> Any:
             self.made += 1
+            self._before_making()
             return original(model, self._sharded(model, step_function))
 
         return _make_function
 
     def _sharded(self, model: Any, step: Any) -> Any:
         training = getattr(step, "__name__", "") == "train_step"
+        by_user = getattr(step, "__func__", None) is not TensorFlowTrainer.train_step
 
         @functools.wraps(step)
         def sharded_step(data: Any) -> Any:
             shard = data if isinstance(data, Shard) else self._cut(data)
             before = {id(v): (v, tf.identity(v.value)) for v in model.metrics_variables}
             with (
-                scopes.step_scope(shard.local, shard.total, training) as scope,
+                scopes.step_scope(shard.local, shard.total, training, by_user) as scope,
                 randomness.operations_differ(self._world.rank),
             ):
                 logs = step(shard.data)
-            _keep_if_stand_in(scope, before.values())
+            local = [before[id(v)] for v in exact.states_of(model) if id(v) in before]
+            _keep_if_stand_in(scope, local)
             return self._average_others(model, logs, scope)
 
         return sharded_step
@@ -82,12 +91,10 @@ class ShardedSteps:
         return cut(tensors, self._world.rank, self._world.size)
 
     def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope) -> Any:
-        """Averages logged numbers that are no metric of the model (a custom step's own) over the samples."""
-        if not isinstance(logs, dict):
+        """Averages what a custom step logs over the samples; what is a metric's result is put right when it is read."""
+        if not isinstance(logs, dict) or set(logs) == set(model.get_metrics_result()):
             return logs
-        others = [name for name in logs if name not in model.get_metrics_result() and _is_number(logs[name])]
-        if not others:
-            return logs
+        others = [name for name in logs if _is_number(logs[name])]
         values = [tf.cast(tf.convert_to_tensor(logs[name]), tf.float32) for name in others]
         summed = self._world.allreduce([tf.math.multiply_no_nan(value, scope.weight) for value in values])
         return {**logs, **dict(zip(others, summed, strict=True))}
@@ -149,11 +156,8 @@ class ShardedSteps:
 
     def _results(self, original: Any) -> Any:
         def _get_metrics_result_or_logs(model: Any, logs: Any) -> Any:
-            exact.combine(self._world, model.metrics_variables)
-            if not isinstance(logs, dict):
-                return original(model, logs)
-            results = model.get_metrics_result()
-            return {name: results.get(name, value) for name, value in logs.items()}
+            exact.combine(self._world, exact.states_of(model))
+            return _with_results(model, logs) if isinstance(logs, dict) else original(model, logs)
 
         return _get_metrics_result_or_logs
 
@@ -179,9 +183,8 @@ class ShardedSteps:
         return property(lambda model: False, set_jit)
 
 
-def _keep_if_stand_in(scope: scopes.StepScope, before: Any) -> None:
-    """Takes back what a step on a stand-in sample counted into the metrics."""
-    pairs = list(before)
+def _keep_if_stand_in(scope: scopes.StepScope, pairs: list[tuple[Any, Any]]) -> None:
+    """Takes back what a step on a stand-in sample counted into the metrics: (variable, value before)."""
     if not pairs:
         return
 
@@ -191,6 +194,19 @@ def _keep_if_stand_in(scope: scopes.StepScope, before: Any) -> None:
         return tf.constant(0)
 
     tf.cond(scope.local > 0, lambda: tf.constant(0), take_back)
+
+
+def _with_results(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
+    """Logs with the results of the model's metrics as they stand; what no metric has counted stays."""
+    results, counted = model.get_metrics_result(), exact.updated(model)
+    whole = set(logs) == set(results)
+
+    def put(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {inner: put(inner, number) for inner, number in value.items()}
+        return results[name] if name in results and (whole or name in counted) else value
+
+    return {name: put(name, value) for name, value in logs.items()}
 
 
 def _is_number(value: Any) -> bool:
