@@ -18,6 +18,7 @@ from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
+from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import ShardedSteps
 from obl_magic.worker.keras.verifying import Verified
@@ -41,8 +42,11 @@ class Adapter:
         self._gradients = GradientReducer(world, self._before_apply, self._loops.scope)
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
+        self._writer = OneWriter(world)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._fits = Fits(world, self._state, reporter, settings, exact, self._checksum, self._rate)
+        self._fits = Fits(
+            world, self._state, reporter, settings, exact, self._checksum, self._rate, self._writer
+        )
 
     def enter(self) -> None:
         """Replaces what must be replaced."""
@@ -61,6 +65,7 @@ class Adapter:
         randomness.install(self._patches, rank)
         batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
         self._rate.install(self._patches, self._gradients.applying)
+        self._writer.install(self._patches)
         refusals.install(self._patches)
         self._patches.replace(TensorFlowTrainer, "evaluate", self._average_first)
 

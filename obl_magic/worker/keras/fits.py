@@ -21,6 +21,7 @@ from obl_magic.worker.keras import state as states
 from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
+from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
@@ -69,7 +70,7 @@ class Fits:
     Args:
         world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
-        rate: the factor on learning rates.
+        rate: the factor on learning rates. writer: is told when callbacks run.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class Fits:
         exact_logs: Callable[[Any, Any], Any],
         checksum: Checksum,
         rate: ScaledRate,
+        writer: OneWriter,
     ) -> None:
         self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
-        self._exact_logs, self._checksum, self._rate = exact_logs, checksum, rate
+        self._exact_logs, self._checksum, self._rate, self._writer = exact_logs, checksum, rate, writer
         self._verified: list[dict[str, float]] = []
         self._batch_sizes: dict[int, int | None] = {}
         self.count = 0
@@ -128,7 +130,8 @@ class Fits:
 
     def _train_begin(self, original: Any) -> Any:
         def on_train_begin(callbacks: Any, logs: Any = None) -> None:
-            original(callbacks, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, logs)
             model, params = callbacks.model, callbacks.params
             self.count += 1
             if self._world.size > 1:
@@ -157,7 +160,8 @@ class Fits:
             if (fit := callbacks._obl_fit) is not None:
                 fit.epoch, fit.step = epoch, 0
                 self._rate.at(epoch, 0, fit.steps)
-            original(callbacks, epoch, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, epoch, logs)
             self._agree(callbacks)
 
         return on_epoch_begin
@@ -166,14 +170,16 @@ class Fits:
         def on_train_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
             fit = callbacks._obl_fit
             if fit is None:
-                return original(callbacks, batch, logs)
+                with self._writer.in_callbacks():
+                    return original(callbacks, batch, logs)
             done = batch + 1 - fit.step
             fit.step, fit.stepped = batch + 1, fit.stepped + done
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
                 self._state.broadcast_new(())
             logs = self._look(callbacks, fit, logs)
-            original(callbacks, batch, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, batch, logs)
             if callbacks._obl_batch_logs:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
                 self._state.broadcast(_learning_rate(callbacks.model))
@@ -272,7 +278,8 @@ class Fits:
                 if self._reporter.rank == 0:
                     self._reporter.emit(Metric(0, time.time(), dict(fit.logs), fit.stepped, epoch + 1))
                     self._emit_progress(fit, time.perf_counter())
-            original(callbacks, epoch, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, epoch, logs)
             if fit is not None and self._world.size > 1:
                 self._agree(callbacks)
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
@@ -283,13 +290,15 @@ class Fits:
         def on_test_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
             if callbacks._obl_test_logs:
                 logs = self._exact_logs(callbacks.model, logs)
-            original(callbacks, batch, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, batch, logs)
 
         return on_test_batch_end
 
     def _train_end(self, original: Any) -> Any:
         def on_train_end(callbacks: Any, logs: Any = None) -> None:
-            original(callbacks, logs)
+            with self._writer.in_callbacks():
+                original(callbacks, logs)
             callbacks._obl_fit = None
             if self._world.size > 1:
                 self._world.barrier()
