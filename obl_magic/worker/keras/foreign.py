@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras import tree
 from keras.src import backend
@@ -160,6 +161,8 @@ def _is_keras(thing: Any) -> bool:
 
 
 def _is_foreign_loss(loss: Any) -> bool:
+    if isinstance(loss, (keras.losses.Dice, keras.losses.Tversky)):
+        return True
     return not _is_keras(loss.fn) if isinstance(loss, LossFunctionWrapper) else not _is_keras(type(loss))
 
 

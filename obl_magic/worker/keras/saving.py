@@ -1,18 +1,21 @@
-"""What a function saves by itself is written once: rank 0 writes, the others wait until it is there.
+"""What a function saves is written once, by rank 0, and what it loads is found by every rank.
 
-Where the path is a rank's own (a temporary folder), that rank writes its own copy. Callbacks that save run at rank 0's
-pace and are not waited for here; the end of their epoch is.
+Where the path is a rank's own (a temporary folder), that rank writes its own copy of what the function saves, and is
+sent rank 0's file when it loads what only rank 0 has, such as a callback's checkpoint.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.patching import Patches
@@ -28,7 +31,7 @@ class OneWriter:
     def __init__(self, world: Collectives) -> None:
         self._world = world
         self._in_callbacks = 0
-        self._writing = False
+        self._writing = self._reading = False
 
     def install(self, patches: Patches) -> None:
         """Replaces them."""
@@ -41,6 +44,9 @@ class OneWriter:
         ):
             if hasattr(module, name):
                 patches.replace(module, name, self._once)
+        patches.replace(keras.Model, "load_weights", self._found_by_all)
+        for module in (keras.saving, keras.models):
+            patches.replace(module, "load_model", self._model_found_by_all)
 
     @contextmanager
     def in_callbacks(self) -> Iterator[None]:
@@ -74,3 +80,49 @@ class OneWriter:
         ):
             saved = original(model, filepath, *args, **kwargs)
         return saved
+
+    def _found_by_all(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def load_weights(model: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+            with self._readable(filepath) as path:
+                return original(model, path, *args, **kwargs)
+
+        return load_weights
+
+    def _model_found_by_all(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def load_model(filepath: Any, *args: Any, **kwargs: Any) -> Any:
+            with self._readable(filepath) as path:
+                return original(path, *args, **kwargs)
+
+        return load_model
+
+    @contextmanager
+    def _readable(self, filepath: Any) -> Iterator[Any]:
+        """A path from which this rank can read what rank 0 has at ``filepath``."""
+        if self._in_callbacks or self._reading or not isinstance(filepath, (str, os.PathLike)):
+            yield filepath
+            return
+        self._reading = True
+        try:
+            there = self._world.allgather_object(os.path.isfile(filepath))
+            if all(there) or not there[0]:
+                yield filepath
+                return
+            data = self._of_rank_0(filepath)
+            if there[self._world.rank]:
+                yield filepath
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, os.path.basename(filepath))
+                data.tofile(path)
+                yield path
+        finally:
+            self._reading = False
+
+    def _of_rank_0(self, filepath: Any) -> Any:
+        """The bytes of rank 0's file, on every rank."""
+        here = np.fromfile(filepath, np.uint8) if self._world.rank == 0 else None
+        size = self._world.allgather_object(None if here is None else here.size)[0]
+        sent = np.zeros(size, np.uint8) if here is None else here
+        return self._world.broadcast([tf.convert_to_tensor(sent)])[0].numpy()

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.trainer import Trainer
+from keras.src.utils.python_utils import pythonify_logs
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import metrics as exact
@@ -149,7 +150,7 @@ class ShardedSteps:
         @functools.wraps(original)
         def on_batch(model: Any, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
             logs = self.exact_logs(model, original(model, *args, return_dict=True, **kwargs))
-            logs = {name: float(value) for name, value in logs.items()}
+            logs = pythonify_logs(logs)
             return logs if return_dict else model._flatten_metrics_in_order(logs)
 
         return on_batch
