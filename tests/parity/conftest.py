@@ -13,21 +13,26 @@ Outcome = Callable[..., worlds.Outcomes]
 
 @pytest.fixture(scope="session")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Runs a world when it is first asked for, with the cases that this session's tests want of any world."""
-    wanted = {name for item in request.session.items for name in _cases(item)}
-    names = [name for name in worlds.case_names() if name in wanted]
+    """Runs a world when it is first asked for, with the cases that this session's tests want of it."""
+    items = request.session.items
     known: dict[tuple[int | None, str], worlds.Outcomes] = {}
 
     def of(workers: int | None, engine: str = "mpi") -> worlds.Outcomes:
         key = (workers, engine)
         if key not in known:
+            wanted = {name for item in items for name in _wanted(item, workers, engine)}
             folder: Path = tmp_path_factory.mktemp(f"{engine}-{workers}", numbered=True)
+            names = [name for name in worlds.case_names() if name in wanted]
             known[key] = worlds.run(folder, names, workers, engine)
         return known[key]
 
     return of
 
 
-def _cases(item: pytest.Item) -> list[str]:
+def _wanted(item: pytest.Item, workers: int | None, engine: str) -> list[str]:
+    """The cases that a test needs of one world; one rank is what all of them are compared with."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return [parameters["case"]] if "case" in parameters else list(getattr(item.module, "HANDFUL", ()))
+    if "case" not in parameters:
+        return list(getattr(item.module, "HANDFUL", ())) if workers == 1 else []
+    world = (parameters.get("workers"), parameters.get("engine", "mpi"))
+    return [parameters["case"]] if workers == 1 or world == (workers, engine) else []
