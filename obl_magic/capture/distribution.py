@@ -8,21 +8,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from obl_magic.errors import NotOblivious
-
-_WAY_OUT = (
-    "leave it out: the function stays as it is for one process, and the options of the run distribute it"
-)
-_TF_STRATEGIES = frozenset(
-    {
-        "MirroredStrategy",
-        "MultiWorkerMirroredStrategy",
-        "CentralStorageStrategy",
-        "ParameterServerStrategy",
-        "TPUStrategy",
-        "OneDeviceStrategy",
-    }
-)
-_HOROVOD = frozenset({"DistributedOptimizer", "DistributedGradientTape", "BroadcastGlobalVariablesCallback"})
+from obl_magic.worker.strategies import HOROVOD, TF_STRATEGIES, WAY_OUT
 
 
 def refuse_own_distribution(fn: Callable[..., Any]) -> None:
@@ -41,14 +27,14 @@ def refuse_own_distribution(fn: Callable[..., Any]) -> None:
         names = {name for code in _codes(function.__code__) for name in code.co_names}
         what = _found(names, function.__globals__)
         if what:
-            raise NotOblivious(f"{function.__name__} {what}", _WAY_OUT)
+            raise NotOblivious(f"{function.__name__} {what}", WAY_OUT)
 
 
 def _found(names: set[str], namespace: dict[str, Any]) -> str:
-    if strategies := names & _TF_STRATEGIES:
+    if strategies := names & set(TF_STRATEGIES):
         return f"makes a tf.distribute.{min(strategies)}"
-    if names & _HOROVOD:
-        return f"uses horovod's {min(names & _HOROVOD)}"
+    if names & set(HOROVOD):
+        return f"uses horovod's {min(names & set(HOROVOD))}"
     roots = {name.split(".")[0] for name in names} | {
         value.__name__.split(".")[0] for name in names if isinstance(value := namespace.get(name), ModuleType)
     }

@@ -15,6 +15,7 @@ from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.fits import Fits
 from obl_magic.worker.keras.foreign import ForeignCode
 from obl_magic.worker.keras.gradients import GradientReducer
+from obl_magic.worker.keras.looks import Looks
 from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
@@ -44,8 +45,17 @@ class Adapter:
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
+        self._looks = Looks(world, reporter, settings, exact, self._checksum)
         self._fits = Fits(
-            world, self._state, reporter, settings, exact, self._checksum, self._rate, self._writer
+            world,
+            self._state,
+            reporter,
+            settings,
+            exact,
+            self._checksum,
+            self._looks,
+            self._rate,
+            self._writer,
         )
 
     def enter(self) -> None:
@@ -85,7 +95,7 @@ class Adapter:
 
     def verified(self) -> Verified:
         """What a verification has found when the function ended by itself."""
-        return self._fits.verified(self._state.trained())
+        return self._looks.verified(self._state.trained())
 
     def dataset_fn(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A ``dataset_fn`` whose datasets are cut over the ranks wherever they are iterated."""

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras.src import utils
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.callbacks.callback_list import CallbackList
-from keras.src.utils import python_utils
 
-from obl_magic.events.event import Metric, Progress
-from obl_magic.events.fold import SINGLE_STEP
+from obl_magic.events.event import Metric
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import state as states
 from obl_magic.worker.keras.checksum import Checksum
+from obl_magic.worker.keras.looks import Fit, Looks, numbers
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.saving import OneWriter
-from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
-PROGRESS_EVERY_S = 0.2
-_CHEAP_SHARE = 0.01
-FIRST_GAP = 5
-"""Steps after which the second look comes, by which time the length of a step is known."""
 _WRITERS = tuple(
     getattr(keras.callbacks, name)
     for name in (
@@ -39,38 +32,13 @@ _WRITERS = tuple(
 _NO_BATCH_LOGS = (*_WRITERS, keras.callbacks.ProgbarLogger, keras.callbacks.History)
 
 
-@dataclass(slots=True)
-class Fit:
-    """One ``fit`` under way.
-
-    Attributes:
-        epoch, step: 0-based now. stepped: optimizer steps so far. logs: last exact logs.
-        next_look: step at which the logs are made exact for display next. looked_s: what that cost last time.
-    """
-
-    epochs: int
-    steps: int | None
-    batch: int | None
-    epoch: int = 0
-    step: int = 0
-    stepped: int = 0
-    logs: dict[str, float] = field(default_factory=dict)
-    next_look: int = 1
-    shown_s: float = 0.0
-    began_s: float = field(default_factory=time.perf_counter)
-    began_step: int = 0
-    looked: bool = False
-    looking_since: float = 0.0
-    looking_from: int = 0
-
-
 class Fits:
     """Replaces the hooks of Keras' callback list.
 
     Args:
         world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
-        rate: the factor on learning rates. writer: is told when callbacks run.
+        looks: looks at steps. rate: the factor on learning rates. writer: is told when callbacks run.
     """
 
     def __init__(
@@ -81,12 +49,13 @@ class Fits:
         settings: Settings,
         exact_logs: Callable[[Any, Any], Any],
         checksum: Checksum,
+        looks: Looks,
         rate: ScaledRate,
         writer: OneWriter,
     ) -> None:
         self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
-        self._exact_logs, self._checksum, self._rate, self._writer = exact_logs, checksum, rate, writer
-        self._verified: list[dict[str, float]] = []
+        self._exact_logs, self._checksum, self._looks = exact_logs, checksum, looks
+        self._rate, self._writer = rate, writer
         self._batch_sizes: dict[int, int | None] = {}
         self.count = 0
 
@@ -177,50 +146,17 @@ class Fits:
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
                 self._state.broadcast_new(())
-            logs = self._look(callbacks, fit, logs)
+            logs = self._looks.look(callbacks, fit, logs)
             with self._writer.in_callbacks():
                 original(callbacks, batch, logs)
             if callbacks._obl_batch_logs:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
                 self._state.broadcast(_learning_rate(callbacks.model))
             self._rate.at(fit.epoch, fit.step, fit.steps)
-            self._show(fit)
+            self._looks.show(fit)
             return None
 
         return on_train_batch_end
-
-    def _look(self, callbacks: Any, fit: Fit, logs: Any) -> Any:
-        """Exact logs where a user's callback reads them, and now and then for display.
-
-        All ranks look at the same steps: rank 0 decides how far the next look is away, so that looking stays a
-        small share of the time.
-        """
-        if self._settings.stop_after is not None:
-            self._verify(callbacks.model, fit, logs)
-        due = fit.stepped >= fit.next_look
-        if not (due or callbacks._obl_batch_logs):
-            return logs
-        began = time.perf_counter()
-        logs = self._exact_logs(callbacks.model, logs)
-        fit.logs = _numbers(logs)
-        if due:
-            if self._reporter.rank == 0:
-                named = {f"{SINGLE_STEP}{name}": value for name, value in fit.logs.items()}
-                self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
-            if self._world.size > 1:
-                self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
-            fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
-        return logs
-
-    def _verify(self, model: Any, fit: Fit, logs: Any) -> None:
-        """Records a step's exact logs; after the last one to be verified, ends the function with what it found."""
-        self._verified.append(_numbers(self._exact_logs(model, logs)))
-        if len(self._verified) >= (self._settings.stop_after or 0):
-            raise self.verified(model.trainable_variables)
-
-    def verified(self, variables: Sequence[Any]) -> Verified:
-        """The steps verified so far, and the weights as they are now."""
-        return Verified(self._verified, {f"{i}: {v.path}": v.numpy() for i, v in enumerate(variables)})
 
     def _agree(self, callbacks: Any) -> None:
         """What rank 0's user-made callbacks decided holds everywhere: weights, learning rate, stopping."""
@@ -230,54 +166,17 @@ class Fits:
         optimizer = model.optimizer
         self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
 
-    def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
-        now = time.perf_counter()
-        if not fit.looked:  # what came before was building and tracing
-            fit.looked, fit.looking_since, fit.looking_from = True, now, fit.stepped
-            return FIRST_GAP
-        step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
-        wish = max(1, int(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE) / max(step_s, 1e-6)))
-        if self._world.size == 1:
-            return wish
-        return int(self._world.allgather_object(wish)[0])
-
-    def _show(self, fit: Fit) -> None:
-        now = time.perf_counter()
-        if self._reporter.rank != 0 or now - fit.shown_s < PROGRESS_EVERY_S:
-            return
-        self._emit_progress(fit, now)
-
-    def _emit_progress(self, fit: Fit, now: float) -> None:
-        steps, seconds = fit.stepped - fit.began_step, now - fit.began_s
-        speed = fit.batch * steps / seconds if fit.batch and seconds > 0 and steps > 0 else None
-        fit.shown_s = now
-        if fit.began_step == 0:
-            fit.began_step, fit.began_s = fit.stepped, now
-        self._reporter.emit(
-            Progress(
-                0,
-                time.time(),
-                fit.epoch + 1,
-                fit.epochs,
-                fit.step,
-                fit.steps,
-                speed,
-                dict(fit.logs),
-                fit.stepped,
-            )
-        )
-
     def _epoch_end(self, original: Any) -> Any:
         def on_epoch_end(callbacks: Any, epoch: int, logs: Any = None) -> None:
             fit = callbacks._obl_fit
             if fit is not None and self._world.size > 1:
                 self._state.average(states.moving_statistics(callbacks.model))
             if fit is not None:
-                fit.logs = _numbers(logs)
+                fit.logs = numbers(logs)
                 fit.steps = fit.steps or fit.step
                 if self._reporter.rank == 0:
                     self._reporter.emit(Metric(0, time.time(), dict(fit.logs), fit.stepped, epoch + 1))
-                    self._emit_progress(fit, time.perf_counter())
+                    self._looks.tell(fit)
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
             if fit is not None and self._world.size > 1:
@@ -327,8 +226,3 @@ def _learning_rate(model: Any) -> list[Any]:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     rate = getattr(optimizer, "_learning_rate", None)
     return [rate] if isinstance(rate, keras.Variable) else []
-
-
-def _numbers(logs: Any) -> dict[str, float]:
-    plain = python_utils.pythonify_logs(logs)
-    return {name: float(value) for name, value in plain.items() if isinstance(value, (int, float))}

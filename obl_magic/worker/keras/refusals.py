@@ -10,19 +10,7 @@ import tensorflow as tf
 
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.keras.patching import Patches
-
-WAY_OUT = (
-    "leave it out: the function stays as it is for one process, and the options of the run distribute it"
-)
-_STRATEGIES = (
-    "MirroredStrategy",
-    "MultiWorkerMirroredStrategy",
-    "CentralStorageStrategy",
-    "ParameterServerStrategy",
-    "TPUStrategy",
-    "OneDeviceStrategy",
-)
-_HOROVOD = ("init", "DistributedOptimizer", "DistributedGradientTape")
+from obl_magic.worker.strategies import HOROVOD, TF_STRATEGIES, WAY_OUT
 
 
 def check_backend() -> None:
@@ -36,13 +24,13 @@ def check_backend() -> None:
 
 def install(patches: Patches) -> None:
     """Makes the ways to set up distribution by hand raise NotOblivious."""
-    for name in _STRATEGIES:
+    for name in TF_STRATEGIES:
         owner = getattr(tf.distribute, name, None) or getattr(tf.distribute.experimental, name, None)
         if owner is not None:
             patches.replace(owner, "__init__", _refusing(f"the function makes a tf.distribute.{name}"))
     for module in ("horovod.tensorflow", "horovod.tensorflow.keras", "horovod.keras"):
         if module in sys.modules:
-            for name in _HOROVOD:
+            for name in ("init", *HOROVOD):
                 if hasattr(sys.modules[module], name):
                     patches.replace(
                         sys.modules[module], name, _refusing(f"the function calls {module}.{name}")

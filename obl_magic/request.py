@@ -1,0 +1,78 @@
+"""Checks what was asked for, before anything is started: one line for whatever is wrong. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from obl_magic.doctor import choose_engine
+from obl_magic.errors import UsageProblem
+from obl_magic.values import DEFAULT_SEED, Options, Settings
+
+BATCHES = ("global", "per-worker")
+LR_SCALES = ("none", "linear", "sqrt")
+
+
+def checked_settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:
+    """How Keras is to be made oblivious, if what was asked for makes sense; else UsageProblem."""
+    if batch not in BATCHES:
+        raise UsageProblem(f"batch {batch!r}", " or ".join(BATCHES), "--batch global")
+    if lr_scale not in LR_SCALES:
+        raise UsageProblem(
+            f"lr-scale {lr_scale!r}", ", ".join(LR_SCALES), "--batch per-worker --lr-scale linear"
+        )
+    if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
+        raise UsageProblem(
+            f"warmup-epochs {warmup_epochs!r}", "a whole number of epochs", "--warmup-epochs 5"
+        )
+    if batch == "global" and (lr_scale != "none" or warmup_epochs):
+        raise UsageProblem(
+            "lr-scale or warmup-epochs with the global batch",
+            "them only where the global batch grows with the world",
+            "--batch per-worker --lr-scale linear --warmup-epochs 5",
+        )
+    return Settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+
+
+def checked_options(
+    workers: int | None,
+    engine: str,
+    settings: Settings,
+    seed: int | None,
+    timeout: float | None,
+    show_ranks: str | Sequence[int],
+    quiet: bool,
+) -> Options:
+    """The options of a run, if what was asked for makes sense; else UsageProblem."""
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
+    if timeout is not None and not timeout > 0:
+        raise UsageProblem(f"timeout={timeout!r}", "seconds, more than 0", "timeout=600")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
+    ranks = _shown_ranks(show_ranks, workers or 1)
+    return Options(
+        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
+    )  # fmt: skip
+
+
+def _shown_ranks(asked: str | Sequence[int], workers: int) -> tuple[int, ...]:
+    if asked == "all":
+        return tuple(range(workers))
+    try:
+        ranks = tuple(int(rank) for rank in (asked.split(",") if isinstance(asked, str) else asked))
+    except (ValueError, TypeError):
+        ranks = (-1,)
+    wrong = [rank for rank in ranks if not 0 <= rank < workers]
+    if wrong or not ranks:
+        raise UsageProblem(
+            f"show_ranks={asked!r}",
+            f"all, or ranks between 0 and {workers - 1} with commas",
+            "--show-ranks all",
+        )
+    return ranks
+
+
+def engine_for(options: Options) -> tuple[str, str]:
+    """(engine, why this one); SetupProblem if it does not work here."""
+    choice = choose_engine(options.engine)
+    return choice.engine, choice.reason

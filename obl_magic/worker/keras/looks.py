@@ -1,0 +1,154 @@
+"""Looking at a fit while it runs: exact logs of single steps, progress, the weights' checksum, a verification.
+
+All ranks look at the same steps: rank 0 decides how far the next look is away, so that looking stays a small share of
+the time (docs/decisions/0005-exact-logs-when-somebody-looks.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras.src.utils import python_utils
+
+from obl_magic.events.event import Metric, Progress
+from obl_magic.events.fold import SINGLE_STEP
+from obl_magic.values import Settings
+from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras.checksum import Checksum
+from obl_magic.worker.keras.verifying import Verified
+from obl_magic.worker.report import Reporter
+
+PROGRESS_EVERY_S = 0.2
+_CHEAP_SHARE = 0.01
+FIRST_GAP = 5
+"""Steps after which the second look comes, by which time the length of a step is known."""
+
+
+@dataclass(slots=True)
+class Fit:
+    """One ``fit`` under way.
+
+    Attributes:
+        epoch, step: 0-based now. stepped: optimizer steps so far. logs: last exact logs.
+        next_look: step at which the logs are made exact for display next. shown_s: when progress was last shown.
+        began_s, began_step: since when speed is measured. looked, looking_since, looking_from: whether there was a
+        first look, and when and at which step the second stretch began; times by ``perf_counter``.
+    """
+
+    epochs: int
+    steps: int | None
+    batch: int | None
+    epoch: int = 0
+    step: int = 0
+    stepped: int = 0
+    logs: dict[str, float] = field(default_factory=dict)
+    next_look: int = 1
+    shown_s: float = 0.0
+    began_s: float = field(default_factory=time.perf_counter)
+    began_step: int = 0
+    looked: bool = False
+    looking_since: float = 0.0
+    looking_from: int = 0
+
+
+class Looks:
+    """Looks at fits.
+
+    Args:
+        world: the collectives. reporter: where numbers and progress go. settings: of the run.
+        exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
+    """
+
+    def __init__(
+        self,
+        world: Collectives,
+        reporter: Reporter,
+        settings: Settings,
+        exact_logs: Callable[[Any, Any], Any],
+        checksum: Checksum,
+    ) -> None:
+        self._world, self._reporter, self._settings = world, reporter, settings
+        self._exact_logs, self._checksum = exact_logs, checksum
+        self._verified: list[dict[str, float]] = []
+
+    def look(self, callbacks: Any, fit: Fit, logs: Any) -> Any:
+        """Exact logs where a user's callback reads them, and now and then for display.
+
+        All ranks look at the same steps: rank 0 decides how far the next look is away, so that looking stays a
+        small share of the time.
+        """
+        if self._settings.stop_after is not None:
+            self._verify(callbacks.model, fit, logs)
+        due = fit.stepped >= fit.next_look
+        if not (due or callbacks._obl_batch_logs):
+            return logs
+        began = time.perf_counter()
+        logs = self._exact_logs(callbacks.model, logs)
+        fit.logs = numbers(logs)
+        if due:
+            if self._reporter.rank == 0:
+                named = {f"{SINGLE_STEP}{name}": value for name, value in fit.logs.items()}
+                self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
+            if self._world.size > 1:
+                self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
+            fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
+        return logs
+
+    def _verify(self, model: Any, fit: Fit, logs: Any) -> None:
+        """Records a step's exact logs; after the last one to be verified, ends the function with what it found."""
+        self._verified.append(numbers(self._exact_logs(model, logs)))
+        if len(self._verified) >= (self._settings.stop_after or 0):
+            raise self.verified(model.trainable_variables)
+
+    def verified(self, variables: Sequence[Any]) -> Verified:
+        """The steps verified so far, and the weights as they are now."""
+        return Verified(self._verified, {f"{i}: {v.path}": v.numpy() for i, v in enumerate(variables)})
+
+    def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
+        now = time.perf_counter()
+        if not fit.looked:  # what came before was building and tracing
+            fit.looked, fit.looking_since, fit.looking_from = True, now, fit.stepped
+            return FIRST_GAP
+        step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
+        wish = max(1, int(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE) / max(step_s, 1e-6)))
+        if self._world.size == 1:
+            return wish
+        return int(self._world.allgather_object(wish)[0])
+
+    def show(self, fit: Fit) -> None:
+        """Says where the fit is, if that was not said just now."""
+        now = time.perf_counter()
+        if self._reporter.rank != 0 or now - fit.shown_s < PROGRESS_EVERY_S:
+            return
+        self.tell(fit)
+
+    def tell(self, fit: Fit) -> None:
+        """Says where the fit is."""
+        now = time.perf_counter()
+        steps, seconds = fit.stepped - fit.began_step, now - fit.began_s
+        speed = fit.batch * steps / seconds if fit.batch and seconds > 0 and steps > 0 else None
+        fit.shown_s = now
+        if fit.began_step == 0:
+            fit.began_step, fit.began_s = fit.stepped, now
+        self._reporter.emit(
+            Progress(
+                0,
+                time.time(),
+                fit.epoch + 1,
+                fit.epochs,
+                fit.step,
+                fit.steps,
+                speed,
+                dict(fit.logs),
+                fit.stepped,
+            )
+        )
+
+
+def numbers(logs: Any) -> dict[str, float]:
+    """The numbers among logs, as Python floats."""
+    plain = python_utils.pythonify_logs(logs)
+    return {name: float(value) for name, value in plain.items() if isinstance(value, (int, float))}
