@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ENGINES = ("mpi", "horovod")
 SIZES = (2, 3, 4)
 CASES = worlds.case_names()
-EVERYWHERE = [
+EVERYWHERE = (
     "arrays_shuffled",
     "arrays_in_order_last_batch_of_one",
     "dict_of_inputs",
@@ -30,7 +30,6 @@ EVERYWHERE = [
     "dataset_from_generator",
     "dataset_of_ragged_rows",
     "dataset_of_sparse_rows",
-    "dataset_with_weights",
     "pydataset_with_workers",
     "generator_that_ends",
     "validation_split",
@@ -45,21 +44,16 @@ EVERYWHERE = [
     "loss_class",
     "own_compute_loss",
     "activity_regularizer",
-    "kernel_regularizer",
     "train_step_of_the_guide",
     "train_step_with_own_mean",
     "clipped_by_hand_in_the_train_step",
-    "two_optimizers_in_one_step",
     "gradient_accumulation",
-    "clipped_by_global_norm",
     "weight_decay",
     "scaled_loss",
     "embedding_with_sparse_gradients",
     "layer_without_gradient",
     "run_eagerly",
-    "several_steps_per_execution",
     "curves_under_areas",
-    "precision_and_recall",
     "f1_and_top_k",
     "metric_class",
     "largest_error",
@@ -69,24 +63,47 @@ EVERYWHERE = [
     "checkpoint_in_a_temporary_folder",
     "csv_log_read_back",
     "callback_reading_every_batch",
-    "callback_changing_rate_and_weights",
     "terminate_on_nan",
     "swap_of_averaged_weights",
-    "subclassed_and_built_lazily",
-    "saved_and_loaded_under_one_name",
-]
-"""Cases that every test run compares in every world; the others in one (all in all with ``OBL_PARITY=all``)."""
-ELSEWHERE = ("mpi", 3)
+)
+"""Cases that every test run compares in every world."""
+
+ON_REQUEST = (
+    "metrics_outside_of_fit",
+    "callback_that_predicts",
+    "saved_and_loaded",
+    "metrics_by_output",
+    "time_series_windows",
+    "explained_variance",
+    "frozen_then_thawed",
+    "layers_of_many_kinds",
+    "cross_validation",
+    "jit_compiled",
+    "two_models_one_after_the_other",
+    "one_optimizer_after_the_other",
+    "masking_layer",
+    "distillation",
+    "attention",
+    "masked_sequences_lstm",
+    "learning_in_rounds",
+    "returned_model_predicts",
+    "checkpoint_of_a_whole_model",
+)
+"""Cases that take long; compared, as all are in every world, with ``OBL_PARITY=all``."""
+
+ELSEWHERE = ("horovod", 2)
+"""Where all other cases are compared."""
 
 
 def _worlds_of(case: str) -> list[tuple[str, int]]:
-    everywhere = [(engine, workers) for engine in ENGINES for workers in SIZES]
-    return everywhere if case in EVERYWHERE or os.environ.get("OBL_PARITY") == "all" else [ELSEWHERE]
+    if case in EVERYWHERE or os.environ.get("OBL_PARITY") == "all":
+        return [(engine, workers) for engine in ENGINES for workers in SIZES]
+    return [] if case in ON_REQUEST else [ELSEWHERE]
 
 
 def test_the_cases_that_are_compared_everywhere_exist() -> None:
     """A renamed case is not dropped in silence."""
-    assert set(EVERYWHERE) <= set(CASES)
+    assert {*EVERYWHERE, *ON_REQUEST} <= set(CASES)
     assert len(EVERYWHERE) >= 40
 
 
