@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from obl_magic import payload
 from obl_magic.capture import capture, parameters
 from obl_magic.capture.credentials import looks_secret
-from obl_magic.errors import CannotTravel, UsageProblem
 from obl_magic.capture.own_modules import own_modules
+from obl_magic.errors import CannotTravel, UsageProblem
 from obl_magic.values import Captured, CapturedName, CellSource
 
 ROOT = Path(__file__).resolve().parent.parent

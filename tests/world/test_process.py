@@ -18,7 +18,7 @@ from obl_magic.world.process import World, is_root
 
 SAYS = "import os, sys; print('ready', os.getpid(), flush=True); "
 WAITS = "import signal; signal.pause()"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN); "
+STUBBORN = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); s.signal(s.SIGINT, s.SIG_IGN); "
 CHILDREN = f"""
 import os, signal, subprocess, sys
 {STUBBORN}
