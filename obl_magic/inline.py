@@ -92,6 +92,10 @@ class _Tee(io.TextIOBase):
         self._emit(Log(0, time.time(), self._stream, text))
         return self._to.write(text)
 
+    def record_no_more(self) -> None:
+        """From now on only passes text on."""
+        self._emit = lambda event: None
+
     def flush(self) -> None:
         self._to.flush()
 
@@ -105,12 +109,14 @@ class _Tee(io.TextIOBase):
 @contextmanager
 def _recorded(emit: Callable[[Event], None]) -> Iterator[None]:
     before = sys.stdout, sys.stderr
-    sys.stdout = _Tee(before[0], emit, "stdout")
-    sys.stderr = _Tee(before[1], emit, "stderr")
+    tees = _Tee(before[0], emit, "stdout"), _Tee(before[1], emit, "stderr")
+    sys.stdout, sys.stderr = tees
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for tee in tees:  # somebody may have kept it, as a logging handler does
+            tee.record_no_more()
 
 
 @contextmanager
@@ -119,9 +125,31 @@ def _random_state_kept() -> Iterator[None]:
     python = random.getstate()
     numpy = sys.modules.get("numpy")
     state = numpy.random.get_state() if numpy else None
+    frameworks = _framework_seeds()
     try:
         yield
     finally:
+        frameworks()
         random.setstate(python)
         if numpy is not None:
             numpy.random.set_state(state)
+
+
+def _framework_seeds() -> Callable[[], None]:
+    """Remembers the seeds of TensorFlow and Keras, where they are loaded; returns what puts them back."""
+    if "keras" not in sys.modules or "tensorflow" not in sys.modules:
+        return lambda: None
+    from keras.src.backend.common import global_state
+    from tensorflow.python.eager import context
+
+    names = ("global_seed_generator", "global_random_seed")
+    kept = {name: global_state.get_global_attribute(name) for name in names}
+    eager = context.context()
+    seed, generator = eager._seed, eager._rng
+
+    def restore() -> None:
+        for name, value in kept.items():
+            global_state.set_global_attribute(name, value)
+        eager._seed, eager._rng = seed, generator
+
+    return restore

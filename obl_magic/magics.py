@@ -119,6 +119,8 @@ class ObliviousMagics(Magics):
         try:
             finished = run(
                 function, workers=options.workers, args=arguments, engine=options.engine, batch=options.batch,
+                lr_scale=options.lr_scale, warmup_epochs=options.warmup_epochs,
+                sync_batchnorm=options.sync_batchnorm, verify=options.verify,
                 seed=options.seed, timeout=options.timeout, show_ranks=options.show_ranks, quiet=options.quiet,
                 background=options.background, namespace=self._shell.user_ns, cells=self._cell,
             )  # fmt: skip

@@ -113,6 +113,9 @@ def report_of(single: Any, several: Any, workers: int) -> ParityReport:
             "one whose first steps can be compared",
             "leave --verify out",
         )
+    if len(logs) != len(logs_n):
+        steps = Difference("steps", abs(len(logs) - len(logs_n)), math.inf, "all", "none", ok=False)
+        return ParityReport(workers, len(logs), (steps,))
     rows = [_logs(name, logs, logs_n) for name in (logs[0] if logs else {})]
     if weights:
         rows.append(_weights(weights, weights_n))
@@ -120,7 +123,7 @@ def report_of(single: Any, several: Any, workers: int) -> ParityReport:
 
 
 def _logs(name: str, single: list[dict[str, float]], several: list[dict[str, float]]) -> Difference:
-    pairs = [(a[name], b.get(name, math.nan)) for a, b in zip(single, several, strict=False)]
+    pairs = [(a[name], b.get(name, math.nan)) for a, b in zip(single, several, strict=True)]
     gaps = [_gap(a, b) for a, b in pairs]
     relative = [gap / max(abs(a), 1e-6) for gap, (a, _) in zip(gaps, pairs, strict=True)]
     worst = max(range(len(pairs)), key=lambda i: relative[i])
@@ -143,8 +146,8 @@ def _weights(single: dict[str, Any], several: dict[str, Any]) -> Difference:
         if other is None or other.shape != array.shape:
             worst, where, relative = math.inf, f"{name} (missing or of another shape)", math.inf
             break
-        gap = float(np.max(np.abs(array - other), initial=0.0))
-        gap = math.inf if math.isnan(gap) and not np.isnan(array).any() else gap
+        same_nans = np.array_equal(np.isnan(array), np.isnan(other))
+        gap = float(np.nanmax(np.abs(array - other), initial=0.0)) if same_nans else math.inf
         if gap > worst:
             worst, where = gap, name.partition(": ")[2] or name
             relative = gap / max(float(np.max(np.abs(array))), 1e-12)

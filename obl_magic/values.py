@@ -69,21 +69,6 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What a planner asks for: one call of the function.
-
-    Attributes:
-        number: 0-based position in the plan.
-        args: arguments by name.
-        seed: base seed of this call.
-    """
-
-    number: int
-    args: dict[str, Any]
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """How the ranks make Keras oblivious.
 
@@ -154,16 +139,3 @@ class Job:
     engine: str
     run_dir: str
     path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one job ended.
-
-    Attributes:
-        status: ``succeeded``, ``failed``, ``interrupted``, ``stalled`` or ``timed out``.
-        error: the first cause, or None.
-    """
-
-    status: str
-    error: BaseException | None = None

@@ -119,6 +119,7 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
         "PYTHONFAULTHANDLER": "",
         "OBL_THREADS": named if (named := base.get("TF_NUM_INTRAOP_THREADS", "")).isdigit() else str(threads),
     }

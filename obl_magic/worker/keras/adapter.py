@@ -40,7 +40,7 @@ class Adapter:
         self._loops = HandLoops(world, reporter.note, lambda: self._state.broadcast_new(()))
         self._foreign = ForeignCode(world, self._patches, reporter.note)
         self._steps = ShardedSteps(world, self._state, reporter.note, self._foreign.look_for_metrics)
-        self._gradients = GradientReducer(world, self._before_apply, self._loops.scope)
+        self._gradients = GradientReducer(world, self._before_apply)
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
@@ -64,15 +64,14 @@ class Adapter:
         self._fits.install(self._patches)
         if self._world.size == 1:
             return
-        rank, size = self._world.rank, self._world.size
-        data.install(self._patches, rank, size, self._settings.batch, self._reporter.note)
+        data.install(self._patches, self._world, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
         self._foreign.install()
         metrics.install(self._patches)
-        randomness.install(self._patches, rank)
+        randomness.install(self._patches, self._world.rank)
         batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
         self._rate.install(self._patches, self._gradients.applying)
         self._writer.install(self._patches)

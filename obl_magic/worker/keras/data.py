@@ -6,6 +6,7 @@ Arrays are cut before they are gathered, so a rank reads only its own rows.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from obl_magic.errors import NotOblivious
+from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import Shard, cut
 
@@ -27,20 +29,22 @@ READS_ALL = (
 )
 
 
-def install(patches: Patches, rank: int, size: int, batch: str, note: Callable[[str, str], None]) -> None:
+def install(patches: Patches, world: Collectives, batch: str, note: Callable[[str, str], None]) -> None:
     """Makes every epoch iterator yield this rank's :class:`Shard` of each global batch.
 
     Args:
-        patches: takes the replacement. rank, size: this process in the world.
+        patches: takes the replacement. world: the collectives.
         batch: ``global``, or ``per-worker``: ``size`` of the code's batches make a global one.
         note: says a sentence about the run.
     """
+    rank, size = world.rank, world.size
 
     def make(original: Any) -> Any:
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
             adapter = self.data_adapter
             if isinstance(adapter, ArrayDataAdapter):
+                _check_same(world, adapter)
                 if batch == "per-worker":
                     _widen(adapter, size)
                     self._num_batches = adapter.num_batches
@@ -57,6 +61,32 @@ def install(patches: Patches, rank: int, size: int, batch: str, note: Callable[[
         return __init__
 
     patches.replace(tf_trainer.TFEpochIterator, "__init__", make)
+
+
+def _check_same(world: Collectives, adapter: Any) -> None:
+    """Raises NotOblivious on every rank unless all hold the same arrays, by some of their rows."""
+    everyone = world.allgather_object(_fingerprint(adapter))
+    if any(other != everyone[0] for other in everyone):
+        raise NotOblivious(
+            "the ranks hold different data, so some samples would be seen twice and others never",
+            "seed what splits or draws it: numpy.random.default_rng(0), random_state=0",
+        )
+
+
+def _fingerprint(adapter: Any) -> int:
+    """A number for the arrays of an adapter: their shapes, types and up to 64 rows."""
+    found = 0
+    for leaf in tree.flatten(adapter._inputs):
+        if leaf is None or not hasattr(leaf, "shape"):
+            continue
+        found = zlib.crc32(f"{tuple(leaf.shape)} {leaf.dtype}".encode(), found)
+        rows = np.linspace(0, max(adapter._num_samples - 1, 0), 64, dtype=np.int64)
+        if isinstance(leaf, (np.ndarray, tf.Tensor)):
+            some = leaf[rows] if isinstance(leaf, np.ndarray) else tf.gather(leaf, rows).numpy()
+            found = zlib.crc32(
+                repr(some.tolist()).encode() if some.dtype == object else some.tobytes(), found
+            )
+    return found
 
 
 def _widen(adapter: Any, size: int) -> None:

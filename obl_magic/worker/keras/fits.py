@@ -76,7 +76,7 @@ class Fits:
             model: Any = None, **params: Any,
         ) -> None:  # fmt: skip
             given = keras.tree.flatten(callbacks) if callbacks else []
-            mine = given if self._world.rank == 0 else [c for c in given if not isinstance(c, _WRITERS)]
+            mine = given if self._world.rank == 0 else [c for c in given if not _only_on_rank_0(c)]
             silent = self._world.rank != 0 or params.get("verbose") == "auto"
             if self._world.rank != 0:
                 params = {**params, "verbose": 0}
@@ -165,6 +165,7 @@ class Fits:
         model = callbacks.model
         optimizer = model.optimizer
         self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
+        model.stop_training = self._state.any(bool(model.stop_training))
 
     def _epoch_end(self, original: Any) -> Any:
         def on_epoch_end(callbacks: Any, epoch: int, logs: Any = None) -> None:
@@ -191,6 +192,8 @@ class Fits:
                 logs = self._exact_logs(callbacks.model, logs)
             with self._writer.in_callbacks():
                 original(callbacks, batch, logs)
+            if callbacks._obl_test_logs:
+                callbacks.model.stop_evaluating = self._state.any(bool(callbacks.model.stop_evaluating))
 
         return on_test_batch_end
 
@@ -205,14 +208,35 @@ class Fits:
         return on_train_end
 
 
+def _only_on_rank_0(callback: Any) -> bool:
+    """Whether a callback writes, and does nothing that other ranks must take part in.
+
+    A user's subclass of ModelCheckpoint may evaluate, or decide; it runs everywhere, and saves on rank 0.
+    """
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        return type(callback).__module__.startswith("keras.")
+    return isinstance(callback, _WRITERS)
+
+
 def _wants_batch_logs(callback: Any) -> bool:
-    if isinstance(callback, _NO_BATCH_LOGS):
+    """Whether a callback may read, or decide by, what happens in single steps."""
+    if (
+        getattr(callback, "save_freq", "epoch") != "epoch"
+        or getattr(callback, "update_freq", "epoch") != "epoch"
+    ):
+        return True
+    if isinstance(callback, _NO_BATCH_LOGS) and not _is_users(callback):
         return False
-    return not (utils.is_default(callback.on_batch_end) and utils.is_default(callback.on_train_batch_end))
+    hooks = ("on_batch_begin", "on_train_batch_begin", "on_batch_end", "on_train_batch_end")
+    return not all(utils.is_default(getattr(callback, hook)) for hook in hooks)
 
 
 def _wants_test_logs(callback: Any) -> bool:
-    return not isinstance(callback, _NO_BATCH_LOGS) and not utils.is_default(callback.on_test_batch_end)
+    if isinstance(callback, _NO_BATCH_LOGS) and not _is_users(callback):
+        return False
+    return not all(
+        utils.is_default(getattr(callback, hook)) for hook in ("on_test_batch_begin", "on_test_batch_end")
+    )
 
 
 def _is_users(callback: Any) -> bool:

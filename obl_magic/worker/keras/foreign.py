@@ -26,6 +26,8 @@ from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.patching import Patches
 
 OWN = "_obl_sees_all"
+_ACROSS_ROWS = (keras.losses.Dice, keras.losses.Tversky, keras.losses.Circle)
+"""Keras' own losses whose value for a row depends on the others."""
 
 
 class ForeignCode:
@@ -86,7 +88,7 @@ class ForeignCode:
             scope = scopes.current()
             if scope is None or scope.whole or not _is_foreign_loss(loss):
                 return original(loss, y_true, y_pred, sample_weight)
-            if len(_values(loss, y_true, y_pred).shape) != 0:
+            if not isinstance(loss, _ACROSS_ROWS) and len(_values(loss, y_true, y_pred).shape) != 0:
                 return original(loss, y_true, y_pred, sample_weight)
             self._note(
                 "whole-batch-loss",
@@ -161,7 +163,7 @@ def _is_keras(thing: Any) -> bool:
 
 
 def _is_foreign_loss(loss: Any) -> bool:
-    if isinstance(loss, (keras.losses.Dice, keras.losses.Tversky)):
+    if isinstance(loss, _ACROSS_ROWS):
         return True
     return not _is_keras(loss.fn) if isinstance(loss, LossFunctionWrapper) else not _is_keras(type(loss))
 

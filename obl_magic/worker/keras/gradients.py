@@ -27,16 +27,10 @@ class GradientReducer:
     Args:
         world: the collectives.
         before: called with (optimizer, variables) before gradients are reduced, e.g. to broadcast state.
-        hand_scope: the scope of a hand-written loop, or None.
     """
 
-    def __init__(
-        self,
-        world: Collectives,
-        before: Callable[[Any, Sequence[Any]], None],
-        hand_scope: Callable[[], scopes.StepScope | None],
-    ) -> None:
-        self._world, self._before, self._hand_scope = world, before, hand_scope
+    def __init__(self, world: Collectives, before: Callable[[Any, Sequence[Any]], None]) -> None:
+        self._world, self._before = world, before
         self._inside = False
         self._accumulates = False
         self._reduced: set[int] = set()
@@ -82,7 +76,7 @@ class GradientReducer:
 
         def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
             found = original(tape, target, sources, *args, **kwargs)
-            scope = scopes.current() or self._hand_scope()
+            scope = scopes.current()
             flat = tf.nest.flatten(sources)
             if scope is None or not scope.by_user or not pywrap_tfe.TFE_Py_TapeSetIsEmpty():
                 return found
@@ -124,7 +118,7 @@ class GradientReducer:
 
     def _shares(self, grads: Sequence[Any]) -> list[Any]:
         """Each gradient times this rank's share of the batch; nothing is sent."""
-        scope = scopes.current() or self._hand_scope()
+        scope = scopes.current()
         weight = scope.weight if scope else tf.constant(1.0 / self._world.size)
         return [g if g is None else _weighted(g, weight) for g in grads]
 

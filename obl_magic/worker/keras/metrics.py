@@ -44,7 +44,34 @@ def _is_scalar(values: Any) -> bool:
     return len(np.shape(values) if not hasattr(values, "shape") else values.shape) == 0
 
 
+def take_back(local: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Takes back what was counted of a stand-in sample.
+
+    Args:
+        local: samples of this rank that count. pairs: (variable, value before).
+    """
+    if not pairs:
+        return
+
+    def put_back() -> Any:
+        for variable, value in pairs:
+            variable.assign(value)
+        return tf.constant(0)
+
+    tf.cond(tf.convert_to_tensor(local) > 0, lambda: tf.constant(0), put_back)
+
+
 _depth: list[bool] = []
+
+
+@contextmanager
+def holding_the_worlds_state() -> Iterator[None]:
+    """Within it metric variables are known to hold the world's state already."""
+    _depth.append(True)
+    try:
+        yield
+    finally:
+        _depth.pop()
 
 
 def combining() -> bool:
@@ -95,10 +122,9 @@ def combined(world: Collectives, variables: Sequence[Any]) -> Iterator[None]:
     """Within it the metric variables hold the world's state; afterwards this rank's own again; eager."""
     local = [tf.identity(variable.value) for variable in variables]
     combine(world, variables)
-    _depth.append(True)
     try:
-        yield
+        with holding_the_worlds_state():
+            yield
     finally:
-        _depth.pop()
         for variable, value in zip(variables, local, strict=True):
             variable.assign(value)

@@ -32,7 +32,8 @@ def install(patches: Patches, rank: int) -> None:
     def make(original: Any) -> Any:
         def next(generator: Any, ordered: bool = True) -> Any:
             drawn = original(generator, ordered)
-            if rank == 0 or scopes.current() is None:
+            scope = scopes.current()
+            if rank == 0 or scope is None or scope.whole:
                 return drawn
             return drawn + tf.cast(tf.constant([rank * _STRIDE, 0]), drawn.dtype)
 

@@ -22,6 +22,7 @@ class StepScope:
         training: whether weights are being updated.
         whole: the code inside sees the rows of all ranks, so that nothing in it needs weighting.
         by_user: the step is the user's own code, which may do anything with gradients before applying them.
+        share: this rank's weight where it is not ``local / total``, or None.
     """
 
     local: Any
@@ -29,11 +30,12 @@ class StepScope:
     training: bool
     whole: bool = False
     by_user: bool = False
+    share: Any = None
 
     @property
     def weight(self) -> Any:
         """This rank's share of the global batch, ``local / total``; the shares of all ranks sum to one."""
-        return self.local / self.total
+        return self.local / self.total if self.share is None else tf.convert_to_tensor(self.share)
 
     @property
     def upscale(self) -> Any:
@@ -46,11 +48,39 @@ class StepScope:
 
 
 _stack: list[StepScope] = []
+_records: list[dict[int, tuple[Any, Any]]] = []
+
+
+def outside_steps() -> StepScope | None:
+    """The scope of code outside Keras' own steps; replaced while hand-written loops are made oblivious."""
+    return None
 
 
 def current() -> StepScope | None:
-    """The innermost scope, or None outside any sharded step."""
-    return _stack[-1] if _stack else None
+    """The innermost scope, or None where nothing is sharded."""
+    return _stack[-1] if _stack else outside_steps()
+
+
+def in_step() -> bool:
+    """Whether this is inside one of Keras' own steps, or a scope was entered."""
+    return bool(_stack)
+
+
+@contextmanager
+def recording() -> Iterator[dict[int, tuple[Any, Any]]]:
+    """Within it, results of metrics are remembered: id of the result -> (the result, the metric)."""
+    found: dict[int, tuple[Any, Any]] = {}
+    _records.append(found)
+    try:
+        yield found
+    finally:
+        _records.pop()
+
+
+def record(result: Any, metric: Any) -> None:
+    """Remembers whose result this is."""
+    if _records:
+        _records[-1][id(result)] = (result, metric)
 
 
 @contextmanager

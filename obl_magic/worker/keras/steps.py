@@ -17,6 +17,7 @@ from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import metrics as exact
 from obl_magic.worker.keras import randomness
 from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras.foreign import sees_all
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import Shard, cut
 from obl_magic.worker.keras.state import SharedState
@@ -38,6 +39,7 @@ class ShardedSteps:
         before_making: Callable[[], None],
     ) -> None:
         self._world, self._state, self._note, self._before_making = world, state, note, before_making
+        self._sources: dict[tuple[int, bool], dict[str, Any]] = {}
         self.made = 0
 
     def install(self, patches: Patches) -> None:
@@ -55,8 +57,18 @@ class ShardedSteps:
         """The logs of a step with every metric computed from the states of all ranks; eager."""
         if not isinstance(logs, dict):
             return logs
-        with exact.combined(self._world, exact.states_of(model)):
-            return _with_results(model, logs)
+        with exact.combined(self._world, self._states(model)):
+            return _with_results(model, logs, self._sources_of(model))
+
+    def _states(self, model: Any) -> list[Any]:
+        """The metric variables that hold this rank's part: the model's, and of what else its steps log."""
+        logged = [m for m in self._sources_of(model).values() if not sees_all(m)]
+        found = {id(v): v for v in [*exact.states_of(model), *(v for m in logged for v in m.variables)]}
+        return list(found.values())
+
+    def _sources_of(self, model: Any) -> dict[str, Any]:
+        """Log name -> metric, where a step of the user's logs a metric's result."""
+        return {**self._sources.get((id(model), True), {}), **self._sources.get((id(model), False), {})}
 
     def _make_function(self, original: Any) -> Any:
         def _make_function(model: Any, step_function: Any) -> Any:
@@ -75,13 +87,16 @@ class ShardedSteps:
             shard = data if isinstance(data, Shard) else self._cut(data)
             before = {id(v): (v, tf.identity(v.value)) for v in model.metrics_variables}
             with (
+                scopes.recording() as results,
                 scopes.step_scope(shard.local, shard.total, training, by_user) as scope,
                 randomness.operations_differ(self._world.rank),
             ):
                 logs = step(shard.data)
             local = [before[id(v)] for v in exact.states_of(model) if id(v) in before]
-            _keep_if_stand_in(scope, local)
-            return self._average_others(model, logs, scope)
+            exact.take_back(scope.local, local)
+            sources = _sources(logs, results)
+            self._sources[id(model), training] = sources
+            return self._average_others(model, logs, scope, sources)
 
         return sharded_step
 
@@ -91,11 +106,11 @@ class ShardedSteps:
         )
         return cut(tensors, self._world.rank, self._world.size)
 
-    def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope) -> Any:
+    def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope, sources: dict[str, Any]) -> Any:
         """Averages what a custom step logs over the samples; what is a metric's result is put right when it is read."""
         if not isinstance(logs, dict) or set(logs) == set(model.get_metrics_result()):
             return logs
-        others = [name for name in logs if _is_number(logs[name])]
+        others = [name for name in logs if name not in sources and _is_number(logs[name])]
         values = [tf.cast(tf.convert_to_tensor(logs[name]), tf.float32) for name in others]
         summed = self._world.allreduce([tf.math.multiply_no_nan(value, scope.weight) for value in values])
         return {**logs, **dict(zip(others, summed, strict=True))}
@@ -139,7 +154,8 @@ class ShardedSteps:
         def _maybe_symbolic_build(model: Any, iterator: Any = None, data_batch: Any = None) -> None:
             original(model, iterator=iterator, data_batch=data_batch)
             spec = iterator._distributed_dataset.element_spec.data if iterator is not None else data_batch
-            _build_if_possible(model, spec)
+            with scopes.entered(scopes.StepScope(1.0, 1.0, training=False, whole=True)):
+                _build_if_possible(model, spec)
             self._state.broadcast_new(
                 [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
             )
@@ -157,8 +173,11 @@ class ShardedSteps:
 
     def _results(self, original: Any) -> Any:
         def _get_metrics_result_or_logs(model: Any, logs: Any) -> Any:
-            exact.combine(self._world, exact.states_of(model))
-            return _with_results(model, logs) if isinstance(logs, dict) else original(model, logs)
+            exact.combine(self._world, self._states(model))
+            with exact.holding_the_worlds_state():
+                if not isinstance(logs, dict):
+                    return original(model, logs)
+                return _with_results(model, logs, self._sources_of(model))
 
         return _get_metrics_result_or_logs
 
@@ -184,20 +203,7 @@ class ShardedSteps:
         return property(lambda model: False, set_jit)
 
 
-def _keep_if_stand_in(scope: scopes.StepScope, pairs: list[tuple[Any, Any]]) -> None:
-    """Takes back what a step on a stand-in sample counted into the metrics: (variable, value before)."""
-    if not pairs:
-        return
-
-    def take_back() -> Any:
-        for variable, value in pairs:
-            variable.assign(value)
-        return tf.constant(0)
-
-    tf.cond(scope.local > 0, lambda: tf.constant(0), take_back)
-
-
-def _with_results(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
+def _with_results(model: Any, logs: dict[str, Any], sources: dict[str, Any]) -> dict[str, Any]:
     """Logs with the results of the model's metrics as they stand; what no metric has counted stays."""
     results, counted = model.get_metrics_result(), exact.updated(model)
     whole = set(logs) == set(results)
@@ -205,9 +211,18 @@ def _with_results(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
     def put(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {inner: put(inner, number) for inner, number in value.items()}
+        if name in sources:
+            return sources[name].result()
         return results[name] if name in results and (whole or name in counted) else value
 
     return {name: put(name, value) for name, value in logs.items()}
+
+
+def _sources(logs: Any, results: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
+    """Log name -> the metric whose result it is."""
+    if not isinstance(logs, dict):
+        return {}
+    return {name: results[id(value)][1] for name, value in logs.items() if id(value) in results}
 
 
 def _is_number(value: Any) -> bool:
