@@ -88,11 +88,12 @@ def states_of(model: Any) -> list[Any]:
 
 def updated(model: Any) -> set[str]:
     """Names of the model's metrics that have counted something since they were reset."""
-    return {
-        metric.name
-        for metric in _leaves(model.metrics)
-        if any(np.any(v.numpy() != 0) for v in metric.variables)
-    }
+    return {metric.name for metric in _leaves(model.metrics) if counted(metric)}
+
+
+def counted(metric: Any) -> bool:
+    """Whether a metric has counted something since it was reset; eager."""
+    return any(np.any(variable.numpy() != 0) for variable in metric.variables)
 
 
 def _leaves(found: Sequence[Any]) -> list[Any]:
