@@ -717,3 +717,26 @@ def test_doctor_says_what_works_here(kernel: Kernel) -> None:
     cell = succeed(kernel, "%oblivious doctor")
     assert "mpi" in cell.result.lower()
     assert "<table" in cell.displays[0]["text/html"]
+
+
+def test_every_option_of_the_magic_reaches_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user types is not dropped on the way."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from obl_magic import conductor, magics
+
+    got: dict[str, object] = {}
+    monkeypatch.setattr(conductor, "run", lambda function, **options: got.update(options))
+    shell = InteractiveShell()
+    magics.load(shell)
+    options = (
+        "--workers 3 --engine mpi --arg lr=0.5 --batch per-worker --lr-scale sqrt --warmup-epochs 4 --sync-batchnorm "
+        "--verify 7 --show-ranks all --quiet --timeout 60 --background --seed 9"
+    )
+    shell.run_cell(f"%%oblivious {options}\ndef train(lr=1):\n    pass\n")
+    expected = {
+        "workers": 3, "engine": "mpi", "args": {"lr": 0.5}, "batch": "per-worker", "lr_scale": "sqrt",
+        "warmup_epochs": 4, "sync_batchnorm": True, "verify": 7, "show_ranks": "all", "quiet": True,
+        "timeout": 60.0, "background": True, "seed": 9,
+    }  # fmt: skip
+    assert {name: got[name] for name in expected} == expected

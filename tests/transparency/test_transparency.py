@@ -32,6 +32,8 @@ def alone():
         "normalised": trained.normalised(),
         "everything": trained.everything(),
         "per_worker": trained.per_worker(batch=40, rate=0.02),
+        "by_hand": trained.everything_by_hand(trained.two_datasets),
+        "logged": trained.logged_and_checkpointed(),
     }
 
 
@@ -69,6 +71,38 @@ def test_a_hand_written_loop_over_dataset_fn_shares_the_rows_and_keeps_the_numbe
         )
     first, second = run.value["twice"]
     assert first["history"]["loss"] != second["history"]["loss"], "the second fit draws other numbers"
+
+
+def with_data(dataset_fn):
+    """What is compared in one world."""
+    return {
+        "by_hand": trained.everything_by_hand(dataset_fn),
+        "logged": trained.logged_and_checkpointed(),
+        "stopped": trained.stopped_by_one(),
+    }
+
+
+@pytest.mark.slow
+def test_loops_logs_and_callbacks_of_ones_own_keep_the_numbers(home, engine, single):
+    """Batch norm, adapted layers, stand-ins, metrics by hand; logs under other names; a rank that stops alone."""
+    run = obl_magic.run(
+        with_data,
+        workers=3,
+        engine=engine,
+        sync_batchnorm=True,
+        quiet=True,
+        provide={"dataset_fn": trained.two_datasets},
+    )
+    same(single["by_hand"], run.value["by_hand"])
+    same(single["logged"], run.value["logged"])
+    assert [value["stopped"] for value in run.values] == [2, 2, 2]
+
+
+@pytest.mark.slow
+def test_ranks_that_hold_different_data_are_refused(home):
+    """An unseeded split would show some samples twice and others never."""
+    with pytest.raises(NotOblivious, match=r"the ranks hold different data.*; do: seed what splits"):
+        obl_magic.run(trained.split_unseeded, workers=2, engine="mpi", quiet=True)
 
 
 @pytest.mark.slow

@@ -137,3 +137,143 @@ def uses_a_strategy():
 def nothing():
     """Trains nothing."""
     return 3
+
+
+class LargestError(keras.metrics.Metric):
+    """A metric of one's own that no sum can combine."""
+
+    def __init__(self):
+        super().__init__(name="largest_error")
+        self.largest = self.add_variable((), "zeros")
+
+    def update_state(self, y, logits, sample_weight=None):
+        self.largest.assign(tf.maximum(self.largest, tf.reduce_max(tf.cast(y, tf.float32) - logits[:, 0])))
+
+    def result(self):
+        return self.largest
+
+
+def two_datasets():
+    """Training and validation batches; 101 samples, so that a last batch is of one."""
+    x, y = digits(101)
+    whole = tf.data.Dataset.from_tensor_slices((x, y))
+    return whole.batch(50), whole.batch(25)
+
+
+def everything_by_hand(dataset_fn):
+    """Batch normalisation, an adapted layer, clipping, metrics of all kinds, validation, and a fit after it."""
+    keras.utils.set_random_seed(7)
+    train, val = dataset_fn()
+    scale = keras.layers.Normalization()
+    scale.adapt(train.map(lambda x, y: x))
+    model = keras.Sequential(
+        [scale, keras.layers.Dense(24), keras.layers.BatchNormalization(), keras.layers.Dense(10)]
+    )
+    optimizer = keras.optimizers.SGD(0.05)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    accuracy, largest = keras.metrics.SparseCategoricalAccuracy(), LargestError()
+    total, mean = keras.metrics.Sum(), keras.metrics.Mean()
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            logits = model(x, training=True)
+            loss = loss_of(y, logits)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, model.trainable_variables), 0.5)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        accuracy.update_state(y, logits)
+        largest.update_state(y, logits)
+        total.update_state(tf.cast(y, tf.float32))
+        mean.update_state(loss)
+        return loss
+
+    said = []
+    for _ in range(2):
+        for metric in (accuracy, largest, total, mean):
+            metric.reset_state()
+        said += [float(step(x, y)) for x, y in train]
+        said += [float(metric.result()) for metric in (accuracy, largest, total, mean)]
+        accuracy.reset_state()
+        for x, y in val:
+            accuracy.update_state(y, model(x, training=False))
+        said.append(float(accuracy.result()))
+    total.reset_state()
+    total.update_state(digits(60)[1].astype("float32"))
+    said.append(float(total.result()))
+    model.compile("sgd", loss_of, metrics=["accuracy"])
+    history = model.fit(train, epochs=1, verbose=0, validation_data=val).history
+    said += [history[name][0] for name in sorted(history)]
+    return {"history": {"all": said}, "weights": model.get_weights()}
+
+
+class LogsUnderOtherNames(keras.Model):
+    """Logs a tracker under another name than its own, and a raw number."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(10, activation="softmax")
+        self.tracker = keras.metrics.Mean(name="total_loss")
+
+    def call(self, x):
+        return self.dense(x)
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, self(x)))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result(), "raw": loss}
+
+
+class BestWithPrediction(keras.callbacks.ModelCheckpoint):
+    """A user's checkpoint that predicts before it saves."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["mean"] = float(self.model.predict(digits(33)[0], verbose=0)[:, 0].mean())
+        super().on_epoch_end(epoch, logs)
+
+
+class StopsOnOneRank(keras.callbacks.Callback):
+    """Runs out of its budget on one rank only, at the beginning of a batch."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        import os
+
+        if batch == 1 and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "1":
+            self.model.stop_training = True
+
+
+def logged_and_checkpointed():
+    """A last batch of one, logs under other names, a checkpoint that takes part in collectives."""
+    keras.utils.set_random_seed(3)
+    x, y = digits(101)
+    model = LogsUnderOtherNames()
+    model.compile(keras.optimizers.SGD(0.1))
+    first = model.fit(x, y, batch_size=50, epochs=2, verbose=0).history
+    keeps = BestWithPrediction("best.weights.h5", save_weights_only=True)
+    second = model.fit(x, y, batch_size=20, epochs=2, verbose=0, callbacks=[keeps]).history
+    again = {f"{name} again": curve for name, curve in second.items()}
+    return {"history": {**first, **again}, "weights": model.get_weights()}
+
+
+def stopped_by_one():
+    """How many steps each rank did."""
+    model = dense_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(*digits(), batch_size=50, epochs=3, callbacks=[StopsOnOneRank()])
+    return int(model.optimizer.iterations)
+
+
+def split_unseeded():
+    """Draws its split from the machine's own entropy."""
+    x, y = digits()
+    order = np.random.default_rng().permutation(len(x))
+    model = dense_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x[order], y[order])
