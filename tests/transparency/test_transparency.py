@@ -22,7 +22,9 @@ def same(one, other):
 def single(tmp_path_factory):
     """What one rank gives."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OBLIVIOUS_HOME", str(tmp_path_factory.mktemp("single")))
+        folder = tmp_path_factory.mktemp("single")
+        patch.setenv("OBLIVIOUS_HOME", str(folder))
+        patch.chdir(folder)
         yield obl_magic.run(alone, workers=1, engine="mpi", quiet=True).value
 
 
