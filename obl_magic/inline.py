@@ -145,11 +145,11 @@ def _framework_seeds() -> Callable[[], None]:
     names = ("global_seed_generator", "global_random_seed")
     kept = {name: global_state.get_global_attribute(name) for name in names}
     eager = context.context()
-    seed, generator = eager._seed, eager._rng
+    drawn = {name: value for name, value in vars(eager).items() if name in ("_seed", "_rng")}
 
     def restore() -> None:
         for name, value in kept.items():
             global_state.set_global_attribute(name, value)
-        eager._seed, eager._rng = seed, generator
+        vars(eager).update(drawn)
 
     return restore
