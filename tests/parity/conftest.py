@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,24 @@ Outcome = Callable[..., worlds.Outcomes]
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Runs a world when it is first asked for, with the cases that this session's tests want of it."""
     items = request.session.items
-    known: dict[tuple[int | None, str], worlds.Outcomes] = {}
+    known: dict[tuple[int | None, str], Future[worlds.Outcomes]] = {}
+    together = ThreadPoolExecutor(2)
+
+    def start(workers: int | None, engine: str) -> None:
+        wanted = {name for item in items for name in _wanted(item, workers, engine)}
+        folder: Path = tmp_path_factory.mktemp(f"{engine}-{workers}", numbered=True)
+        names = [name for name in worlds.case_names() if name in wanted]
+        known[workers, engine] = together.submit(worlds.run, folder, names, workers, engine)
 
     def of(workers: int | None, engine: str = "mpi") -> worlds.Outcomes:
-        key = (workers, engine)
-        if key not in known:
-            wanted = {name for item in items for name in _wanted(item, workers, engine)}
-            folder: Path = tmp_path_factory.mktemp(f"{engine}-{workers}", numbered=True)
-            names = [name for name in worlds.case_names() if name in wanted]
-            known[key] = worlds.run(folder, names, workers, engine)
-        return known[key]
+        if not known:  # one process each, so two of them do not wait for each other
+            start(1, "mpi")
+            start(None, "mpi")
+            known[None, "mpi"].result()
+            known[1, "mpi"].result()
+        if (workers, engine) not in known:
+            start(workers, engine)
+        return known[workers, engine].result()
 
     return of
 
