@@ -76,17 +76,26 @@ def _check_same(world: Collectives, adapter: Any) -> None:
 def _fingerprint(adapter: Any) -> int:
     """A number for the arrays of an adapter: their shapes, types and up to 64 rows."""
     found = 0
+    rows = np.linspace(0, max(adapter._num_samples - 1, 0), 64, dtype=np.int64)
     for leaf in tree.flatten(adapter._inputs):
-        if leaf is None or not hasattr(leaf, "shape"):
-            continue
-        found = zlib.crc32(f"{tuple(leaf.shape)} {leaf.dtype}".encode(), found)
-        rows = np.linspace(0, max(adapter._num_samples - 1, 0), 64, dtype=np.int64)
-        if isinstance(leaf, (np.ndarray, tf.Tensor)):
-            some = leaf[rows] if isinstance(leaf, np.ndarray) else tf.gather(leaf, rows).numpy()
+        some = _some_rows(leaf, rows)
+        found = zlib.crc32(
+            f"{tuple(getattr(leaf, 'shape', ()))} {getattr(leaf, 'dtype', '')}".encode(), found
+        )
+        if some is not None:
             found = zlib.crc32(
                 repr(some.tolist()).encode() if some.dtype == object else some.tobytes(), found
             )
     return found
+
+
+def _some_rows(leaf: Any, rows: Any) -> Any:
+    """Some rows of an array, tensor or table as NumPy; None for what has no such rows (sparse matrices)."""
+    if isinstance(leaf, np.ndarray):
+        return leaf[rows]
+    if isinstance(leaf, tf.Tensor):
+        return tf.gather(leaf, rows).numpy()
+    return leaf.iloc[rows].to_numpy() if hasattr(leaf, "iloc") else None
 
 
 def _widen(adapter: Any, size: int) -> None:
