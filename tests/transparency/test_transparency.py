@@ -40,9 +40,9 @@ def alone():
 
 
 @pytest.mark.slow
-def test_batch_normalisation_is_exact_when_it_is_synchronised(home, engine, single):
+def test_batch_normalisation_is_exact_when_it_is_synchronised(home, single):
     """Forward, backward and moving statistics over the global batch, with uneven last batches."""
-    run = obl_magic.run(trained.normalised, workers=3, engine=engine, sync_batchnorm=True, quiet=True)
+    run = obl_magic.run(trained.normalised, workers=3, engine="horovod", sync_batchnorm=True, quiet=True)
     same(single["normalised"], run.value)
     assert not any("batch normalisation" in note for note in run.notes)
 
@@ -57,14 +57,14 @@ def test_batch_normalisation_names_its_deviation_when_it_is_not(home):
 
 
 @pytest.mark.slow
-def test_a_hand_written_loop_over_dataset_fn_shares_the_rows_and_keeps_the_numbers(home, engine, single):
+def test_a_hand_written_loop_over_dataset_fn_shares_the_rows_and_keeps_the_numbers(home, single):
     """Losses, metrics and weights are those of one process; each row is seen by one rank."""
-    run = obl_magic.run(trained.everything, workers=3, engine=engine, quiet=True, seed=5)
+    run = obl_magic.run(trained.everything, workers=3, engine="mpi", quiet=True, seed=5)
     same(single["everything"]["by_hand"], run.value["by_hand"])
     same(single["everything"]["plain"], run.value["plain"])
     rows = [value["by_hand"]["rows"] for value in run.values]
     assert sum(rows) == 2 * 331
-    again = obl_magic.run(trained.everything, workers=3, engine=engine, quiet=True, seed=5)
+    again = obl_magic.run(trained.everything, workers=3, engine="mpi", quiet=True, seed=5)
     for mine, theirs in zip(
         run.value["twice"][1]["weights"], again.value["twice"][1]["weights"], strict=True
     ):
@@ -139,10 +139,10 @@ def test_verify_refuses_to_go_on_when_the_numbers_differ(home):
 
 
 @pytest.mark.slow
-def test_ranks_that_drift_apart_are_noticed_while_it_runs(home, engine):
+def test_ranks_that_drift_apart_are_noticed_while_it_runs(home):
     """The run fails on the step, the rank and the variable."""
     with pytest.raises(RanksDiverged, match=r"rank 1 against rank 0, first in .*bias") as caught:
-        obl_magic.run(trained.drifting, workers=2, engine=engine, quiet=True)
+        obl_magic.run(trained.drifting, workers=2, engine="mpi", quiet=True)
     assert 4 <= caught.value.step <= 14
     assert caught.value.run.status == "failed"
 
