@@ -66,9 +66,9 @@ def _denominators_local(patch: Callable[..., None], rank: int) -> None:
 
 
 def _stand_ins_counted(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import steps
+    from obl_magic.worker.keras import metrics
 
-    patch(steps, "_keep_if_stand_in", lambda *args, **kwargs: None)
+    patch(metrics, "take_back", lambda *args, **kwargs: None)
 
 
 FAULTS = {

@@ -140,10 +140,10 @@ def test_verify_refuses_to_go_on_when_the_numbers_differ(home):
 
 @pytest.mark.slow
 def test_ranks_that_drift_apart_are_noticed_while_it_runs(home):
-    """The run fails on the step, the rank and the variable."""
+    """The run fails and names the first step, the rank and the variable."""
     with pytest.raises(RanksDiverged, match=r"rank 1 against rank 0, first in .*bias") as caught:
         obl_magic.run(trained.drifting, workers=2, engine="mpi", quiet=True)
-    assert 4 <= caught.value.step <= 14
+    assert caught.value.step == 4
     assert caught.value.run.status == "failed"
 
 

@@ -104,11 +104,10 @@ class Fits:
             model, params = callbacks.model, callbacks.params
             self.count += 1
             if self._world.size > 1:
-                model._initial_epoch = self._world.allgather_object(model._initial_epoch)[0]
-                optimizer = model.optimizer
-                self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
+                restored = -1 if model._initial_epoch is None else int(model._initial_epoch)
+                ((restored,), *_) = self._state.agree(_variables(model), restored)
+                model._initial_epoch = None if restored < 0 else restored
                 self._name_deviations(model)
-                self._checksum.look(model.trainable_variables, 0)
             batch = self._batch_sizes.get(id(model))
             callbacks._obl_fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
 
@@ -146,6 +145,7 @@ class Fits:
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
                 self._state.broadcast_new(())
+                self._checksum.remember(callbacks.model.trainable_variables, fit.stepped)
             logs = self._looks.look(callbacks, fit, logs)
             with self._writer.in_callbacks():
                 original(callbacks, batch, logs)
@@ -163,9 +163,8 @@ class Fits:
         if callbacks._obl_fit is None or not callbacks._obl_users:
             return
         model = callbacks.model
-        optimizer = model.optimizer
-        self._state.broadcast([*model.variables, *(optimizer.variables if optimizer else ())])
-        model.stop_training = self._state.any(bool(model.stop_training))
+        votes = self._state.agree(_variables(model), int(bool(model.stop_training)))
+        model.stop_training = any(vote for (vote,) in votes)
 
     def _epoch_end(self, original: Any) -> Any:
         def on_epoch_end(callbacks: Any, epoch: int, logs: Any = None) -> None:
@@ -180,8 +179,9 @@ class Fits:
                     self._looks.tell(fit)
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
-            if fit is not None and self._world.size > 1:
+            if callbacks._obl_users:
                 self._agree(callbacks)
+            elif fit is not None and self._world.size > 1:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
 
         return on_epoch_end
@@ -243,6 +243,11 @@ def _is_users(callback: Any) -> bool:
     """Whether a callback may decide by anything but the logs: one that Keras does not ship, or a lambda."""
     kind = type(callback)
     return not kind.__module__.startswith("keras.") or isinstance(callback, keras.callbacks.LambdaCallback)
+
+
+def _variables(model: Any) -> list[Any]:
+    """What a model and its optimizer hold."""
+    return [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
 
 
 def _learning_rate(model: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import tensorflow as tf
 from keras.src.utils import python_utils
 
 from obl_magic.events.event import Metric, Progress
@@ -116,7 +117,9 @@ class Looks:
         wish = max(1, int(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE) / max(step_s, 1e-6)))
         if self._world.size == 1:
             return wish
-        return int(self._world.allgather_object(wish)[0])
+        self._checksum.adapt(step_s)
+        (agreed,) = self._world.broadcast([tf.constant(wish, tf.int64)])
+        return int(agreed)
 
     def show(self, fit: Fit) -> None:
         """Says where the fit is, if that was not said just now."""

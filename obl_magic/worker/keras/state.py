@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras import checksum
 
 _OPTIMIZERS_KEPT = 4
 
@@ -47,6 +48,23 @@ class SharedState:
         self._late = [v for v in new if not _has_value(v)]
         late = {id(v) for v in self._late}
         self.broadcast(v for v in new if id(v) not in late)
+
+    def agree(self, variables: Iterable[Any], *numbers: int) -> list[tuple[int, ...]]:
+        """Gives every rank rank 0's values where any rank's differ; eager, in one exchange when all are equal.
+
+        Args:
+            variables: the same on every rank, in the same order. numbers: of this rank, told to all.
+
+        Returns:
+            Every rank's numbers.
+        """
+        unique = _unique(variables)
+        mine = [*numbers, *(checksum.number(variable) for variable in unique)]
+        everyone = self._world.allgather(tf.constant([mine], tf.int64)).numpy()
+        differs = (everyone != everyone[0]).any(axis=0)[len(numbers) :]
+        self.broadcast(variable for variable, differ in zip(unique, differs, strict=True) if differ)
+        self._known.update({id(variable): variable for variable in unique})
+        return [tuple(row[: len(numbers)]) for row in everyone.tolist()]
 
     def trains(self, optimizer: Any, variables: Iterable[Any]) -> None:
         """Remembers what the last optimizers train, for the final comparison."""
