@@ -5,7 +5,6 @@ Keras is imported inside, so that whoever only sends the function does not pay f
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -50,11 +49,11 @@ def loss() -> Any:
 def samples_per_s(samples: int, epoch_ends_s: Sequence[float]) -> float:
     """Samples of the whole world in a second, from the second epoch on.
 
-    The first epoch holds tracing and compiling. The median is over whole epochs, from one end to the next, so
-    that what happens between two epochs counts.
+    The first epoch holds tracing and compiling. The fastest of the others counts, from one end to the next, so that
+    what happens between two epochs counts, and what other tenants of the host do does not.
     """
     spans = [later - earlier for earlier, later in pairwise(epoch_ends_s)]
-    return samples / statistics.median(spans)
+    return samples / min(spans)
 
 
 def speed(samples: int, epochs: int, batch: int) -> float:
@@ -70,6 +69,6 @@ def speed(samples: int, epochs: int, batch: int) -> float:
     return samples_per_s(samples, ends)
 
 
-def train(samples: int = 6400, epochs: int = 5, batches: Sequence[int] = (64, 256)) -> dict[int, float]:
+def train(samples: int = 6400, epochs: int = 10, batches: Sequence[int] = (64, 256)) -> dict[int, float]:
     """Trains with each batch size; samples/s by batch size."""
     return {batch: speed(samples, epochs, batch) for batch in batches}

@@ -1,4 +1,8 @@
-"""What a benchmark says: medians with their spread and goal; and how sides take turns. Starts nothing."""
+"""What a benchmark says: numbers with their spread and goal; and how sides take turns. Starts nothing.
+
+Durations of whole processes are told by their median. Speeds are told by the best repetition, as ``timeit`` does: a
+host that lends its processors to others for seconds can only make a side slower, never faster.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ Taken = TypeVar("Taken")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Where a median should lie.
+    """Where a line's number should lie.
 
     Attributes:
         side: ``at least`` or ``at most``. bound: in the unit of the line it belongs to.
@@ -35,30 +39,32 @@ class Line:
 
     Attributes:
         what: what was measured. unit: of the values; ``ratio`` has none. values: one a repetition.
-        goal: for the median; None where the line only explains another.
+        goal: for the number; None where the line only explains another. best: the number, where it is not the median.
     """
 
     what: str
     unit: str
     values: tuple[float, ...]
     goal: Goal | None = None
+    best: float | None = None
 
     @property
-    def median(self) -> float:
-        """The middle of the repetitions."""
-        return statistics.median(self.values)
+    def number(self) -> float:
+        """What the line says: the best of the repetitions, or the middle one."""
+        return statistics.median(self.values) if self.best is None else self.best
 
     @property
     def met(self) -> bool | None:
         """Whether the goal was reached; None without one."""
-        return None if self.goal is None else self.goal.met(self.median)
+        return None if self.goal is None else self.goal.met(self.number)
 
     def as_json(self) -> dict[str, Any]:
         """The line as plain values, every repetition included."""
         return {
             "what": self.what,
             "unit": self.unit,
-            "median": self.median,
+            "number": self.number,
+            "rule": "median" if self.best is None else "best",
             "values": list(self.values),
             "goal": None if self.goal is None else str(self.goal),
             "met": self.met,
@@ -86,23 +92,34 @@ def ratio(what: str, above: Sequence[float], below: Sequence[float], goal: Goal 
     return Line(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)), goal)
 
 
+def speed(what: str, unit: str, values: Sequence[float]) -> Line:
+    """A side's speed in each repetition; its best one counts."""
+    return Line(what, unit, tuple(values), best=max(values))
+
+
+def ratio_of_speeds(what: str, above: Line, below: Line, goal: Goal | None = None) -> Line:
+    """The best of one side over the best of the other; the range is of neighbours in time."""
+    pairs = tuple(a / b for a, b in zip(above.values, below.values, strict=True))
+    return Line(what, "ratio", pairs, goal, above.number / below.number)
+
+
 def table(lines: Sequence[Line]) -> str:
-    """The lines as aligned text: what, median, range over the repetitions, unit, goal, whether it was met."""
-    rows = [("", "median", "range", "unit", "goal", "")]
+    """The lines as aligned text: what, number, range over the repetitions, unit, goal, whether it was met."""
+    rows = [("", "number", "range", "unit", "goal", "")]
     for line in lines:
         verdict = {None: "", True: "met", False: "MISSED"}[line.met]
         span = f"{_short(min(line.values))} – {_short(max(line.values))}"
-        rows.append((line.what, _short(line.median), span, line.unit, str(line.goal or ""), verdict))
+        rows.append((line.what, _short(line.number), span, line.unit, str(line.goal or ""), verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    what, median, span, *rest = (
+    what, number, span, *rest = (
         cell.rjust(width) if column in (1, 2) else cell.ljust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     )
-    return "  ".join((what, median, span, *rest)).rstrip()
+    return "  ".join((what, number, span, *rest)).rstrip()
 
 
 def _short(value: float) -> str:

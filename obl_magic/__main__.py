@@ -52,7 +52,10 @@ def run(options: argparse.Namespace) -> int:
     import obl_magic
 
     fn = find_function(options.function)
-    wanted = ("workers", "engine", "seed", "batch", "timeout")
+    wanted = (
+        "workers", "engine", "seed", "batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "verify", "timeout",
+        "stall_timeout",
+    )  # fmt: skip
     given = {name: getattr(options, name) for name in wanted if getattr(options, name) is not None}
     done: Any = obl_magic.run(fn, args=dict(map(parse_argument, options.arg)), **given)
     print(done)
@@ -144,7 +147,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--seed", type=int)
     add.add_argument("--batch", choices=("global", "per-worker"))
+    add.add_argument("--lr-scale", choices=("none", "linear", "sqrt"), help="with per-worker batches")
+    add.add_argument("--warmup-epochs", type=int, metavar="K", help="epochs until the scaled rate")
+    add.add_argument(
+        "--sync-batchnorm", action="store_true", help="batch normalisation over the global batch"
+    )
+    add.add_argument(
+        "--verify", nargs="?", type=int, const=3, metavar="STEPS", help="compare steps with one rank first"
+    )
     add.add_argument("--timeout", type=float, metavar="S", help="seconds until the run is stopped")
+    add.add_argument(
+        "--stall-timeout", type=float, metavar="S", help="seconds without progress until it is stopped"
+    )
     add.set_defaults(command=run)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,7 @@ def run(
     verify: int | bool = False,
     seed: int | None = None,
     timeout: float | None = None,
+    stall_timeout: float | None = None,
     show_ranks: str | Sequence[int] = "0",
     quiet: bool = False,
     background: bool = False,
@@ -68,6 +70,9 @@ def run(
             when they differ. See :func:`obl_magic.verify`.
         seed: base seed of every random number; recorded in the run in any case.
         timeout: deadline for the whole run in seconds.
+        stall_timeout: seconds without progress (no step, no number, no rank that comes up or returns) after which
+            the run is ended, with the rank that holds it up and its line; without it, such a world is named in a
+            note and goes on.
         show_ranks: whose prints appear live: ``"0"``, ``"all"``, or rank numbers. All are kept on disk.
         quiet: show nothing.
         background: return at once with a live run.
@@ -85,7 +90,7 @@ def run(
     """
     __tracebackhide__ = True
     settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
-    options = checked_options(workers, engine, settings, seed, timeout, show_ranks, quiet)
+    options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, show_ranks, quiet)
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     call = Call(fn, dict(args or {}), provide, namespace, cells)
@@ -137,6 +142,7 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
             args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings,
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
+            beat_s=_beat_s(options),
             path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         )  # fmt: skip
         manifest = manifest_of(captured, options, job, header, capture_s)
@@ -160,12 +166,17 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
                 return this
             live.show_until_done()
     if live is None:
-        inline.run(call.fn, job, captured, ledger, this, shown, interrupted.is_set())
+        inline.run(call.fn, job, captured, ledger, this, shown, bool(interrupted))
     elif this.error is not None:
         raise this.error
-    elif interrupted.is_set():  # when the run was over; what else the cell does is to stop
+    elif interrupted:  # when the run was over; what else the cell does is to stop
         raise KeyboardInterrupt
     return this
+
+
+def _beat_s(options: Options) -> float:
+    """Seconds between two heartbeats of a rank: several of them fit into the time it may stand still."""
+    return min(1.0, (options.stall_timeout_s or math.inf) / 4)
 
 
 def verify(
@@ -192,7 +203,7 @@ def verify(
         tolerance, ``report.check()`` raises NotTheSame if not.
     """
     options = checked_options(
-        workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, "0", True
+        workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, None, "0", True
     )
     return compare(Call(fn, dict(args or {}), provide, namespace), options, steps)
 

@@ -51,6 +51,7 @@ def run(
         status = "succeeded"
     except KeyboardInterrupt as error:
         status, said = "interrupted", "interrupted"
+        here._keep_value(reporter.model)
         _keep(error, here)
         raise
     except BaseException as error:
@@ -62,7 +63,7 @@ def run(
             ledger.add(Ended(LAUNCHER, time.time(), status, said))
             ledger.close()
             shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
-    if interrupted_at_the_end.is_set():
+    if interrupted_at_the_end:
         raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Holds an interrupt back while a run begins or ends. Starts nothing, ends nothing."""
+"""Holds an interrupt back while a run begins, lasts or ends, and counts. Starts nothing, ends nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Presses:
+    """How often the user has asked for the end: once is a wish, twice an order; from any thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def press(self) -> None:
+        """Counts one more."""
+        self.count += 1
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
 @contextmanager
-def interrupts_held() -> Iterator[threading.Event]:
-    """Within it an interrupt sets the event instead of being raised: nobody could end a run that is half begun.
+def interrupts_held() -> Iterator[Presses]:
+    """Within it an interrupt is counted instead of being raised: nobody could end a run that is half begun.
 
     Python interrupts the main thread only; elsewhere there is nothing to hold.
     """
-    came = threading.Event()
+    came = Presses()
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = signal.signal(signal.SIGINT, lambda *_: came.set())
+    before = signal.signal(signal.SIGINT, lambda *_: came.press())
     try:
         yield came
     finally:

@@ -13,19 +13,28 @@ import threading
 import time
 from pathlib import Path
 
+from obl_magic import stall
 from obl_magic.display.base import Display
 from obl_magic.errors import OblError
-from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, from_json
+from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, Note, from_json
 from obl_magic.events.frames import Decoder, Gap, Stray
 from obl_magic.failures import read_death
+from obl_magic.interrupts import Presses
 from obl_magic.runs import Ledger, epoch_rows
 from obl_magic.values import Options
 from obl_magic.world import mpi
 from obl_magic.world.process import World, is_root
 
-TICK_S = 0.02
+TICK_S = 0.1
 OTHERS_MAY_FAIL_TOO_S = 0.25
-SHOW_EVERY_S = 0.05
+SHOW_EVERY_S = 0.1
+STEP_MAY_TAKE_S = 3.0
+"""How long a run that is asked to stop has for it, before it is ended."""
+COMING_UP_S = 30.0
+"""Ranks that come up are not taken for stalled ones any sooner."""
+DUMPING_S = 0.3
+LEFT_ALONE = "Horovod has been shut down"
+"""What Horovod says on a rank that waits for one which has returned."""
 
 
 class LaunchedRun:
@@ -33,11 +42,11 @@ class LaunchedRun:
 
     Args:
         ledger: takes the events. options: how the run behaves. engine: the chosen collectives.
-        shown: the display. stopping: ends the run as interrupted when it is set.
+        shown: the display. stopping: counts how often the user has asked for the end.
     """
 
     def __init__(
-        self, ledger: Ledger, options: Options, engine: str, shown: Display, stopping: threading.Event
+        self, ledger: Ledger, options: Options, engine: str, shown: Display, stopping: Presses
     ) -> None:
         self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
         self._ranks = options.workers or 1
@@ -46,6 +55,7 @@ class LaunchedRun:
         self._stopping = stopping
         self._done = threading.Event()
         self._world: World | None = None
+        self._asked_to_stop = self._noted = False
         ledger.listen(self._queue_text)
 
     def start(self) -> None:
@@ -74,8 +84,8 @@ class LaunchedRun:
         return self._done.wait(timeout_s)
 
     def stop(self) -> None:
-        """Ends the run as interrupted; returns when no process of it is left."""
-        self._stopping.set()
+        """Ends the run as interrupted, at the end of a step where it can; returns when no process of it is left."""
+        self._stopping.press()
         self._done.wait()
 
     def show_until_done(self) -> None:
@@ -124,6 +134,7 @@ class LaunchedRun:
         """Waits for whatever ends the run; ends the world; says how it went."""
         deadline = None if self._options.timeout_s is None else time.monotonic() + self._options.timeout_s
         failed_at: float | None = None
+        patience: float | None = None
         status = error = ""
         while not world.wait(TICK_S):
             now = time.monotonic()
@@ -131,27 +142,66 @@ class LaunchedRun:
                 failed_at = failed_at or now
                 if now - failed_at > OTHERS_MAY_FAIL_TOO_S:
                     break
-            if self._stopping.is_set():
-                status, error = "interrupted", "interrupted"
-                break
+            if self._stopping:
+                patience = self._ask_to_stop(world, now) if patience is None else patience
+                if self._stopping.count > 1 or now >= patience:
+                    status, error = "interrupted", "interrupted"
+                    break
             if deadline is not None and now > deadline:
                 status, error = "timed out", f"the run passed its timeout of {self._options.timeout_s:g} s"
+                break
+            if stalled := self._stalled(world):
+                status, error = "stalled", stalled
                 break
         world.stop()
         if not status:
             status, error = self._verdict(world)
         self._end(status, error)
 
+    def _ask_to_stop(self, world: World, now: float) -> float:
+        """Asks a fit under way to stop at the end of a step; until when to wait for it."""
+        if not any(rank.fitting for rank in self._ledger.state.ranks.values()):
+            return now
+        self._asked_to_stop = True
+        world.ask_to_stop()
+        self._note("stopping", "asked to stop at the end of a step; a second interrupt ends it at once")
+        return now + STEP_MAY_TAKE_S
+
+    def _stalled(self, world: World) -> str:
+        """Why the run is ended for want of progress; "" while it need not be."""
+        state, now = self._ledger.state, time.time()
+        limit, still = self._options.stall_timeout_s, stall.still_s(state, now)
+        if len(state.ranks) < self._ranks:
+            limit = None if limit is None else max(limit, COMING_UP_S)
+        if limit is not None and still > limit:
+            said = f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}"
+            world.dump(rank.pid for rank in state.ranks.values())
+            time.sleep(DUMPING_S)
+            return f"{said}; all stacks: {self._ledger.folder.path}{os.sep}stacks-*.txt"
+        if still > stall.NOTED_AFTER_S and stall.one_waits_for_another(state) and not self._noted:
+            self._noted = True
+            self._note("stall", f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}")
+        return ""
+
+    def _note(self, code: str, text: str) -> None:
+        self._ledger.add(Note(LAUNCHER, time.time(), text, code))
+
     def _verdict(self, world: World) -> tuple[str, str]:
         """(status, first cause) of a world that ended by itself or after a failure."""
         state = self._ledger.state
+        if self._asked_to_stop:
+            return "interrupted", "interrupted"
         if not state.failures and len(state.results or {}) == self._ranks:
             return "succeeded", ""
-        if self._stopping.is_set():  # Jupyter's interrupt may reach a launcher before it has its own session
+        if self._stopping:  # Jupyter's interrupt may reach a launcher before it has its own session
             return "interrupted", "interrupted"
         if not state.failures:
             self._ledger.add(self._death(world))
         first = next((f for f in self._ledger.state.failures if f.traceback), self._ledger.state.failures[0])
+        if LEFT_ALONE in first.error and any(
+            r.state == "returned" for r in self._ledger.state.ranks.values()
+        ):
+            return "stalled", stall.left_alone(self._ledger.state, first)
         return "failed", first.error
 
     def _death(self, world: World) -> Failed:

@@ -50,6 +50,11 @@ class ObliviousMagics(Magics):
     )
     @argument("--quiet", action="store_true", help="show nothing while it runs: --quiet")
     @argument("--timeout", type=float, help="deadline for the run in seconds: --timeout 600")
+    @argument(
+        "--stall-timeout",
+        type=float,
+        help="end it after so many seconds without progress: --stall-timeout 60",
+    )
     @argument("--background", action="store_true", help="return at once with a live Run: --background")
     @argument("--seed", type=int, help="base seed of every random number: --seed 1")
     @argument(
@@ -121,7 +126,8 @@ class ObliviousMagics(Magics):
                 function, workers=options.workers, args=arguments, engine=options.engine, batch=options.batch,
                 lr_scale=options.lr_scale, warmup_epochs=options.warmup_epochs,
                 sync_batchnorm=options.sync_batchnorm, verify=options.verify,
-                seed=options.seed, timeout=options.timeout, show_ranks=options.show_ranks, quiet=options.quiet,
+                seed=options.seed, timeout=options.timeout,
+                stall_timeout=options.stall_timeout, show_ranks=options.show_ranks, quiet=options.quiet,
                 background=options.background, namespace=self._shell.user_ns, cells=self._cell,
             )  # fmt: skip
         except BaseException as error:

@@ -39,19 +39,23 @@ def checked_options(
     settings: Settings,
     seed: int | None,
     timeout: float | None,
+    stall_timeout: float | None,
     show_ranks: str | Sequence[int],
     quiet: bool,
 ) -> Options:
     """The options of a run, if what was asked for makes sense; else UsageProblem."""
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
-    if timeout is not None and not timeout > 0:
-        raise UsageProblem(f"timeout={timeout!r}", "seconds, more than 0", "timeout=600")
+    for name, seconds in (("timeout", timeout), ("stall_timeout", stall_timeout)):
+        if seconds is not None and not seconds > 0:
+            raise UsageProblem(f"{name}={seconds!r}", "seconds, more than 0", f"{name}=600")
+    if stall_timeout is not None and workers is None:
+        raise UsageProblem("stall_timeout without workers", "a number of workers", "workers=1")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
     ranks = _shown_ranks(show_ranks, workers or 1)
     return Options(
-        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout,
+        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout, stall_timeout,
     )  # fmt: skip
 
 

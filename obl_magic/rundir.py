@@ -78,6 +78,23 @@ class RunDir:
         """What a rank wrote; ``launcher.log`` for rank -1."""
         return self.path / ("launcher.log" if rank < 0 else f"rank-{rank}.log")
 
+    def stacks(self, rank: int) -> Path:
+        """The stacks of all threads of a rank that was asked for them."""
+        return self.path / f"stacks-{rank}.txt"
+
+    def checkpoint(self, fit: int) -> Path:
+        """What is kept of the function's n-th fit, from 1."""
+        return self.path / "checkpoints" / f"fit-{fit}.pkl"
+
+    def take_checkpoints_of(self, other: RunDir) -> int:
+        """Copies what another run has kept of its fits; how many there were."""
+        found = sorted(other.path.glob("checkpoints/fit-*.pkl"))
+        if found:
+            self.checkpoint(1).parent.mkdir(mode=0o700, exist_ok=True)
+        for path in found:
+            shutil.copy2(path, self.checkpoint(1).parent)
+        return len(found)
+
     def value(self, rank: int) -> Path:
         """The pickled return value of a rank."""
         return self.path / f"value-{rank}.pkl"

@@ -77,6 +77,8 @@ class Settings:
         lr_scale: ``none``, ``linear`` or ``sqrt``; for per-worker batches.
         warmup_epochs: epochs over which the scaled learning rate is reached.
         sync_batchnorm: batch normalisation over the global batch.
+        keep_each_epoch: write every epoch of a fit down, so that another world can go on from it.
+        goes_on: begin where an earlier world has left the function.
         stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
     """
 
@@ -84,6 +86,8 @@ class Settings:
     lr_scale: str = "none"
     warmup_epochs: int = 0
     sync_batchnorm: bool = False
+    keep_each_epoch: bool = False
+    goes_on: bool = False
     stop_after: int | None = None
 
 
@@ -99,6 +103,7 @@ class Options:
         show_ranks: ranks whose prints appear live.
         quiet: no live display at all.
         timeout_s: deadline for the run in seconds, or None.
+        stall_timeout_s: seconds without progress after which the run is ended, or None.
     """
 
     workers: int | None = None
@@ -108,6 +113,7 @@ class Options:
     show_ranks: tuple[int, ...] | None = (0,)
     quiet: bool = False
     timeout_s: float | None = None
+    stall_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Job:
         seed: base seed.
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
-        run_dir: the run's folder.
+        run_dir: the run's folder. beat_s: seconds between two heartbeats.
         path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
     """
 
@@ -138,4 +144,5 @@ class Job:
     settings: Settings
     engine: str
     run_dir: str
+    beat_s: float = 1.0
     path: tuple[str, ...] = ()

@@ -127,12 +127,21 @@ class Heartbeat(Event):
     """A rank's sign of life.
 
     Attributes:
-        step: steps it has done. where: ``file:line`` of its main thread.
+        step: optimizer steps it has done. where: the user's line that it is at, e.g. ``In [7], line 12``, or "".
+        ticks: grows while it gets further. waits: it is inside a step or a collective there, rather than
+        running Python of that line. fitting: it is inside a Keras ``fit``.
+        step_s: seconds a step took since the last beat, or None.
+        waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
     """
 
     kind: ClassVar[str] = "heartbeat"
     step: int
     where: str
+    ticks: int = 0
+    waits: bool = False
+    fitting: bool = False
+    step_s: float | None = None
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,19 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted(Event):
+    """The world has failed, and another one goes on from what it has kept; written by the conductor.
+
+    Attributes:
+        cause: why the last one failed. attempt: 1 for the first restart.
+    """
+
+    kind: ClassVar[str] = "restarted"
+    cause: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """The run is over; written by the conductor.
 
@@ -181,7 +203,7 @@ class Ended(Event):
 
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
-    for cls in (Launched, Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Ended)
+    for cls in (Launched, Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Restarted, Ended)
 }
 
 

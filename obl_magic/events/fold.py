@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from obl_magic.events.event import (
+    STARTUP,
     Ended,
     Event,
     Failed,
@@ -13,6 +14,7 @@ from obl_magic.events.event import (
     Metric,
     Note,
     Progress,
+    Restarted,
     Result,
     Started,
 )
@@ -31,6 +33,10 @@ class RankState:
         state: ``waiting``, ``running``, ``returned`` or ``failed``. step: last known step.
         where: last known place of its main thread. tail: its last lines of output.
         first_step_s: Unix time at which its first training step was done, or None.
+        ticks: grows while it gets further. beat_s: Unix time of its last sign of life.
+        moved_s: of the last sign that it got further. waits: it is in a step or a collective at that place.
+        fitting: it is inside a Keras ``fit``.
+        step_s: seconds a step takes. waited: share of that it waits for other ranks, 0 to 1.
     """
 
     pid: int = 0
@@ -41,6 +47,13 @@ class RankState:
     where: str = ""
     tail: tuple[str, ...] = ()
     first_step_s: float | None = None
+    ticks: int = 0
+    beat_s: float = 0.0
+    moved_s: float = 0.0
+    waits: bool = False
+    fitting: bool = False
+    step_s: float | None = None
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,7 @@ class RunState:
         results: file name of each returned value, by rank. status: ``running`` until ended.
         started_s: Unix time of the first event. ended_s: of the end, or None.
         engine: collectives the ranks named. ready_s: Unix time at which the last rank started.
+        restarts: worlds that failed and were replaced.
     """
 
     ranks: dict[int, RankState]
@@ -79,6 +93,7 @@ class RunState:
     ended_s: float | None = None
     engine: str = ""
     ready_s: float | None = None
+    restarts: int = 0
 
 
 def empty() -> RunState:
@@ -92,18 +107,21 @@ def fold(state: RunState, event: Event) -> RunState:
         state = replace(state, started_s=event.time_s)
     match event:
         case Started():
+            state = _moved(state, event)
             state = _rank(
                 state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running"
             )
             return replace(state, engine=event.engine, ready_s=max(state.ready_s or 0.0, event.time_s))
         case Progress():
-            state = _rank(state, event.rank, step=event.stepped)
+            state = _rank(_moved(state, event), event.rank, step=event.stepped)
             return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
         case Metric():
             told = {name: value for name, value in event.values.items() if not name.startswith(SINGLE_STEP)}
-            return replace(state, latest={**(state.latest or {}), **told})
+            return replace(_moved(state, event), latest={**(state.latest or {}), **told})
         case Log():
             known = state.ranks.get(event.rank, RankState())
+            if event.rank >= 0 and event.stream != STARTUP and not any(r.step for r in state.ranks.values()):
+                state = _moved(state, event)  # a function that counts no steps gets further by its words
             lines = [line for line in event.text.replace("\r", "\n").split("\n") if line.strip()]
             return _rank(state, event.rank, tail=(*known.tail, *lines)[-TAIL_LINES:])
         case Note():
@@ -111,16 +129,34 @@ def fold(state: RunState, event: Event) -> RunState:
                 return state
             return replace(state, notes=(*state.notes, event))
         case Heartbeat():
-            return _rank(state, event.rank, step=event.step, where=event.where)
+            known = state.ranks.get(event.rank, RankState())
+            if event.ticks != known.ticks:
+                state = _moved(state, event)
+            return _rank(
+                state, event.rank, step=event.step, ticks=event.ticks, where=event.where, waits=event.waits,
+                fitting=event.fitting, beat_s=event.time_s,
+                step_s=known.step_s if event.step_s is None else event.step_s,
+                waited=known.waited if event.waited is None else event.waited,
+            )  # fmt: skip
         case Result():
+            state = _moved(state, event)
             state = _rank(state, event.rank, state="returned", first_step_s=event.first_step_s)
             return replace(state, results={**(state.results or {}), event.rank: event.file})
         case Failed():
             state = _rank(state, event.rank, state="failed")
             return replace(state, failures=(*state.failures, event))
+        case Restarted():
+            return replace(
+                state, ranks={}, progress=None, failures=(), results=None, ready_s=None, restarts=event.attempt,
+                notes=(*state.notes, Note(event.rank, event.time_s, _again(event), f"restart-{event.attempt}")),
+            )  # fmt: skip
         case Ended():
             return replace(state, status=event.status, error=event.error, ended_s=event.time_s)
     return state
+
+
+def _again(event: Restarted) -> str:
+    return f"restarted after a failure ({event.cause}); it goes on from the last epoch that was kept"
 
 
 def metric_rows(event: Metric) -> list[MetricRow]:
@@ -129,6 +165,11 @@ def metric_rows(event: Metric) -> list[MetricRow]:
         MetricRow(event.time_s, event.rank, event.epoch, event.step, name, value)
         for name, value in event.values.items()
     ]
+
+
+def _moved(state: RunState, event: Event) -> RunState:
+    """The rank was alive, and got further."""
+    return _rank(state, event.rank, beat_s=event.time_s, moved_s=event.time_s)
 
 
 def _rank(state: RunState, rank: int, /, **changes: object) -> RunState:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from obl_magic import payload
 from obl_magic.events.event import Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
-from obl_magic.worker import execute, ranks
+from obl_magic.worker import execute, heart, ranks
 from obl_magic.worker.frameworks import on_import
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
@@ -52,6 +53,9 @@ def main() -> None:
             me.local_rank, threads,
         )
     )  # fmt: skip
+    heart.dump_when_asked(RunDir.at(job.run_dir).stacks(me.rank))
+    heart.Heart(reporter, job.sources, job.beat_s).start()
+    _listen(reporter)
     with streams.starting():
         _import_what_it_uses(job)
     ok = execute.tell(execute.run(job, reporter), job, reporter)
@@ -69,33 +73,35 @@ def main() -> None:
 def _receive(me: ranks.Rank) -> Job:
     """Rank 0 reads the job's path from standard input and its bytes from there; the others get them over MPI."""
     if me.size == 1:
-        return _load(_read_job())
+        return _load(*_read_job())
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
     if me.rank == 0:
-        data = _read_job()
+        told = _read_job()
         for other in range(1, me.size):
             comm.Send([b"", MPI.BYTE], dest=other, tag=1)
     else:
         while not comm.Iprobe(source=0, tag=1):
             time.sleep(POLL_S)
         comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=1)
-        data = b""
-    return _load(comm.bcast(data, root=0))
+        told = b"", False
+    return _load(*comm.bcast(told, root=0))
 
 
-def _read_job() -> bytes:
+def _read_job() -> tuple[bytes, bool]:
+    """(the pickled job, whether it goes on from what an earlier world has kept)."""
     line = sys.stdin.readline()
     if not line:
         os._exit(EXIT_ORPHANED)
-    threading.Thread(target=_leave_with_the_kernel, name="obl-kernel", daemon=True).start()
-    return Path(json.loads(line)["job"]).read_bytes()
+    told = json.loads(line)
+    return Path(told["job"]).read_bytes(), bool(told["goes_on"])
 
 
-def _load(data: bytes) -> Job:
+def _load(data: bytes, goes_on: bool) -> Job:
     job: Any = payload.loads(data)
     assert isinstance(job, Job)
+    job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or goes_on))
     sys.path += [entry for entry in job.path if entry not in sys.path]
     return job
 
@@ -122,11 +128,17 @@ def _keep_generated_code_in(folder: Path) -> None:
     on_import("keras", move)
 
 
-def _leave_with_the_kernel() -> None:
-    """Standard input ends when the kernel is gone; then nobody waits for us any more."""
-    while os.read(0, 4096):
-        pass
-    os._exit(EXIT_ORPHANED)
+def _listen(reporter: Reporter) -> None:
+    """Rank 0 hears its kernel: that the run is to stop, or, at the end of standard input, that the kernel is gone."""
+    if reporter.rank != 0:
+        return
+
+    def hear() -> None:
+        for line in sys.stdin:
+            reporter.stop_asked = reporter.stop_asked or bool(json.loads(line).get("stop"))
+        os._exit(EXIT_ORPHANED)
+
+    threading.Thread(target=hear, name="obl-kernel", daemon=True).start()
 
 
 def _die_with_the_launcher() -> None:

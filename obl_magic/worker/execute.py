@@ -52,12 +52,16 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
 
             world = collectives.connect(job.engine)
             contexts.callback(world.close)
-            adapter.append(contexts.enter_context(keras_adapter.oblivious(world, reporter, job.settings)))
+            folder = None if job.settings.stop_after else RunDir.at(job.run_dir)
+            adapter.append(
+                contexts.enter_context(keras_adapter.oblivious(world, reporter, job.settings, folder))
+            )
             randomness.seed_all(job.seed)
 
         contexts.enter_context(when_imported("keras", connect))
         if adapter:
             _cut_datasets(adapter[0], function, arguments)
+        reporter.begun = True
         value = function(**arguments)
         if adapter:
             adapter[0].finish()
@@ -119,8 +123,21 @@ def run(job: Job, reporter: Reporter) -> Finished:
             )
     except Verified as found:
         return Finished(value=(found.steps, found.weights))
+    except KeyboardInterrupt as error:
+        return _stopped(reporter) if reporter.stop_asked else Finished(error=error)
     except BaseException as error:
         return Finished(error=error)
+
+
+def _stopped(reporter: Reporter) -> Finished:
+    """What is kept of a function that was stopped inside a fit: on rank 0 the model as it is, if it can be sent."""
+    if reporter.rank != 0:
+        return Finished()
+    try:
+        payload.dumps(reporter.model)
+    except Exception:
+        return Finished()
+    return Finished(value=reporter.model)
 
 
 def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,13 @@ class Reporter:
 
     Args:
         emit: takes each event. rank: the rank that speaks.
+
+    Attributes:
+        steps: optimizer steps of the last fit so far. first_step_s: Unix time at which the first one was done.
+        begun: the function was called. ticks: grows with whatever shows that it gets further.
+        model: the one fitted last. fitting: a fit is under way. turned: set when that changes.
+        stop_asked: the user wants the run to stop at the next step boundary.
+        waiting: gives the seconds spent so far in reducing gradients with the other ranks.
     """
 
     def __init__(self, emit: Callable[[Event], None], rank: int) -> None:
@@ -22,6 +30,13 @@ class Reporter:
         self.rank = rank
         self.first_step_s: float | None = None
         self.steps = 0
+        self.model: Any = None
+        self.fitting = False
+        self.begun = False
+        self.ticks = 0
+        self.turned = threading.Event()
+        self.stop_asked = False
+        self.waiting: Callable[[], float] = lambda: 0.0
 
     def __call__(self, *, step: int | None = None, epoch: int | None = None, **values: Any) -> None:
         """Reports named numbers; the same as :func:`obl_magic.report`."""
@@ -38,8 +53,16 @@ class Reporter:
     def stepped(self, steps: int) -> None:
         """Says that ``steps`` training steps were done; remembers when the first one was."""
         self.steps = steps
+        self.ticks += 1
         if self.first_step_s is None:
             self.first_step_s = time.time()
+
+    def fits(self, model: Any) -> None:
+        """Says that a fit of this model begins; None: that it has ended."""
+        if model is not None:
+            self.model, self.steps = model, 0
+        self.fitting = model is not None
+        self.turned.set()
 
 
 _current: Reporter | None = None

@@ -12,11 +12,12 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -47,8 +48,9 @@ class World:
         self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, on_line: OnLine, on_word: OnLine
     ) -> None:
         self._mark = secrets.token_hex(16)
+        self._ended = threading.Event()
         try:
-            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd)
+            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd, self._ended.set)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
@@ -72,19 +74,36 @@ class World:
         """The launcher's exit code (negative: killed by that signal), or None while it runs."""
         return self._launcher.poll()
 
-    def give(self, job: Path) -> None:
-        """Tells rank 0 where its job is. A world that is already gone is noticed elsewhere."""
+    def give(self, job: Path, goes_on: bool = False) -> None:
+        """Tells rank 0 where its job is, and whether it goes on from what an earlier world has kept."""
+        self._tell({"job": str(job), "goes_on": goes_on})
+
+    def ask_to_stop(self) -> None:
+        """Tells rank 0 that the run is to stop at the next step boundary."""
+        self._tell({"stop": True})
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        """A line to rank 0. A world that is already gone is noticed elsewhere."""
         assert self._launcher.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._launcher.stdin.write(json.dumps({"job": str(job)}).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._launcher.stdin.write(json.dumps(message).encode() + b"\n")
             self._launcher.stdin.flush()
+
+    def dump(self, pids: Iterable[int]) -> None:
+        """Asks those of these processes that belong to this world to write down what all their threads do."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ours = {child.pid for child in psutil.Process(self._launcher.pid).children(recursive=True)}
+            for pid in ours.intersection(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the launcher has ended within ``timeout_s`` seconds and all it said was read."""
-        try:
-            self._launcher.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        if not self._ended.wait(
+            timeout_s
+        ):  # asking the process itself would wake up hundreds of times a second
             return False
+        self._launcher.wait()
         for reader in self._readers:
             reader.join(timeout=2)
         return True
@@ -110,7 +129,7 @@ class World:
             time.sleep(0.005)
         for segment in self._segments:
             segment.unlink(missing_ok=True)
-        self.wait(0)
+        self.wait(1)
         self.close()
 
     def close(self) -> None:
@@ -149,8 +168,12 @@ class World:
                     process.kill()
 
 
-def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+def _leashed(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Callable[[], None]
+) -> subprocess.Popen[bytes]:
     """Starts a launcher that ends when this process does, from a thread that lives as long as the launcher.
+
+    That thread calls ``ended`` last.
 
     Linux tells a child of the death of the thread that started it, not of the process.
     """
@@ -172,6 +195,7 @@ def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subproce
         answer.put(launcher)
         with contextlib.suppress(ChildProcessError):  # somebody else has already asked how it ended
             os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+        ended()
 
     threading.Thread(target=hold, name="obl-leash", daemon=True).start()
     started = answer.get()

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
@@ -19,6 +20,7 @@ from obl_magic.worker.keras.looks import Looks
 from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
+from obl_magic.worker.keras.resuming import Resuming
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import ShardedSteps
@@ -30,17 +32,20 @@ class Adapter:
     """Keras made oblivious; see :func:`oblivious`.
 
     Args:
-        world: the collectives. reporter: this rank's reporter. settings: how.
+        world: the collectives. reporter: this rank's reporter. settings: how. folder: where fits are kept, or None.
     """
 
-    def __init__(self, world: Collectives, reporter: Reporter, settings: Settings) -> None:
+    def __init__(
+        self, world: Collectives, reporter: Reporter, settings: Settings, folder: RunDir | None = None
+    ) -> None:
         self._world, self._reporter, self._settings = world, reporter, settings
         self._patches = Patches()
         self._state = SharedState(world)
-        self._loops = HandLoops(world, reporter.note, lambda: self._state.broadcast_new(()))
+        self._loops = HandLoops(world, reporter.note, self._before_batch)
         self._foreign = ForeignCode(world, self._patches, reporter.note)
         self._steps = ShardedSteps(world, self._state, reporter.note, self._foreign.look_for_metrics)
         self._gradients = GradientReducer(world, self._before_apply)
+        reporter.waiting = lambda: self._gradients.clock.total_s
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
@@ -56,6 +61,7 @@ class Adapter:
             self._looks,
             self._rate,
             self._writer,
+            Resuming(world, folder, settings.goes_on, settings.keep_each_epoch),
         )
 
     def enter(self) -> None:
@@ -110,6 +116,11 @@ class Adapter:
         if optimizer is not None:
             self._state.trains(optimizer, variables)
 
+    def _before_batch(self) -> None:
+        """What a hand-written loop does before each batch."""
+        self._reporter.ticks += 1
+        self._state.broadcast_late()
+
     def _average_first(self, original: Any) -> Any:
         """Moving statistics are averaged before they are used by an evaluation."""
 
@@ -121,9 +132,14 @@ class Adapter:
 
 
 @contextmanager
-def oblivious(world: Collectives, reporter: Reporter, settings: Settings = Settings()) -> Iterator[Adapter]:  # noqa: B008
+def oblivious(
+    world: Collectives,
+    reporter: Reporter,
+    settings: Settings = Settings(),  # noqa: B008
+    folder: RunDir | None = None,
+) -> Iterator[Adapter]:
     """Makes this process one rank of ``world`` for whatever Keras does inside; restores everything on leaving."""
-    adapter = Adapter(world, reporter, settings)
+    adapter = Adapter(world, reporter, settings, folder)
     adapter.enter()
     try:
         yield adapter

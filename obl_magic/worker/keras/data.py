@@ -21,7 +21,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.patching import Patches
-from obl_magic.worker.keras.shards import Shard, cut
+from obl_magic.worker.keras.shards import Shard, bounds, cut
 
 READS_ALL = (
     "a {kind} is read by every rank, which keeps its own rows of each batch: right, but reading is not shared "
@@ -170,8 +170,14 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
         array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
     )
 
+    whole, last = (_plan(n, rank, size) for n in (adapter._batch_size, adapter._partial_batch_size))
+
     def gather(numbers: Any, data: Any) -> Shard:
-        local, total, rows = cut(numbers, rank, size)
+        begin, end, local, total = whole
+        if adapter._partial_batch_size:
+            is_whole = tf.equal(tf.size(numbers), adapter._batch_size)
+            begin, end, local, total = tf.unstack(tf.where(is_whole, whole, last))
+        rows = numbers[begin:end]
 
         def take(leaf: Any) -> Any:
             if isinstance(leaf, array_slicing.TensorflowSparseWrapper):
@@ -182,14 +188,20 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
 
         return Shard(local, total, tree.traverse(take, data))
 
-    whole = tf.data.Dataset.from_tensors(inputs).repeat()
+    everything = tf.data.Dataset.from_tensors(inputs).repeat()
     numbers = _indices(adapter, dataset)
-    shards = tf.data.Dataset.zip((numbers, whole)).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    shards = tf.data.Dataset.zip((numbers, everything)).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     if adapter._shuffle:
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     return shards.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _plan(total: int, rank: int, size: int) -> tuple[int, int, int, int]:
+    """(first row, row after the last, rows that count, rows of all) of a batch whose length is known beforehand."""
+    first, last = bounds(total, rank, size)
+    return (first, last, last - first, total) if last > first else (0, min(total, 1), 0, total)
 
 
 def _indices(adapter: Any, dataset: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.looks import Fit, Looks, numbers
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
+from obl_magic.worker.keras.resuming import Kept, Resuming
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.report import Reporter
 
@@ -28,6 +29,10 @@ _WRITERS = tuple(
         "ModelCheckpoint", "CSVLogger", "TensorBoard", "BackupAndRestore", "RemoteMonitor", "OrbaxCheckpoint",
     )
     if hasattr(keras.callbacks, name)
+)  # fmt: skip
+_DURING_EPOCHS = (
+    "on_epoch_end", "on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end",
+    "on_test_begin", "on_test_end", "on_test_batch_begin", "on_test_batch_end",
 )  # fmt: skip
 _NO_BATCH_LOGS = (*_WRITERS, keras.callbacks.ProgbarLogger, keras.callbacks.History)
 
@@ -39,6 +44,7 @@ class Fits:
         world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
         looks: looks at steps. rate: the factor on learning rates. writer: is told when callbacks run.
+        resuming: keeps where fits are, and leads them there.
     """
 
     def __init__(
@@ -52,11 +58,12 @@ class Fits:
         looks: Looks,
         rate: ScaledRate,
         writer: OneWriter,
+        resuming: Resuming,
     ) -> None:
         self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
         self._exact_logs, self._checksum, self._looks = exact_logs, checksum, looks
-        self._rate, self._writer = rate, writer
-        self._batch_sizes: dict[int, int | None] = {}
+        self._rate, self._writer, self._resuming = rate, writer, resuming
+        self._iterators: dict[int, Any] = {}
         self.count = 0
 
     def install(self, patches: Patches) -> None:
@@ -68,7 +75,8 @@ class Fits:
         patches.replace(CallbackList, "on_epoch_end", self._epoch_end)
         patches.replace(CallbackList, "on_train_end", self._train_end)
         patches.replace(CallbackList, "on_test_batch_end", self._test_batch_end)
-        patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._note_batch_size)
+        patches.replace(CallbackList, "on_predict_batch_end", self._predict_batch_end)
+        patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._note_iterator)
 
     def _init(self, original: Any) -> Any:
         def __init__(
@@ -84,32 +92,42 @@ class Fits:
             original(callbacks_list, mine, add_history, add_progbar and not silent, model, **params)
             callbacks_list._obl_batch_logs = self._world.size > 1 and any(_wants_batch_logs(c) for c in given)
             callbacks_list._obl_test_logs = self._world.size > 1 and any(_wants_test_logs(c) for c in given)
-            callbacks_list._obl_users = self._world.size > 1 and any(_is_users(c) for c in given)
+            callbacks_list._obl_users = _users_hooks(given) if self._world.size > 1 else set()
+            callbacks_list._obl_batch_ends = True
             callbacks_list._obl_fit = None
 
         return __init__
 
-    def _note_batch_size(self, original: Any) -> Any:
+    def _note_iterator(self, original: Any) -> Any:
         def _maybe_symbolic_build(model: Any, iterator: Any = None, data_batch: Any = None) -> Any:
             if iterator is not None:
-                self._batch_sizes = {id(model): iterator.data_adapter.batch_size}
+                self._iterators = {id(model): iterator}
             return original(model, iterator=iterator, data_batch=data_batch)
 
         return _maybe_symbolic_build
 
     def _train_begin(self, original: Any) -> Any:
         def on_train_begin(callbacks: Any, logs: Any = None) -> None:
-            with self._writer.in_callbacks():
-                original(callbacks, logs)
             model, params = callbacks.model, callbacks.params
             self.count += 1
+            self._reporter.fits(model)
+            kept = self._resuming.find()
+            _go_on_writing(callbacks, kept)
+            with self._writer.in_callbacks():
+                original(callbacks, logs)
+            callbacks._obl_batch_ends = any(map(_has_batch_end, callbacks.callbacks))
+            iterator = self._iterators.pop(id(model), None)
+            if kept is not None:
+                self._resuming.lead(kept, callbacks, iterator)
             if self._world.size > 1:
                 restored = -1 if model._initial_epoch is None else int(model._initial_epoch)
-                ((restored,), *_) = self._state.agree(_variables(model), restored)
+                ((restored,), *_) = self._state.agree(states.variables_of(model), restored)
                 model._initial_epoch = None if restored < 0 else restored
                 self._name_deviations(model)
-            batch = self._batch_sizes.get(id(model))
-            callbacks._obl_fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
+            batch = None if iterator is None else iterator.data_adapter.batch_size
+            callbacks._obl_fit = fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
+            if kept is not None:
+                fit.stepped, fit.next_look = kept.stepped, kept.stepped + 1
 
         return on_train_begin
 
@@ -130,7 +148,8 @@ class Fits:
                 self._rate.at(epoch, 0, fit.steps)
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
-            self._agree(callbacks)
+            if "on_epoch_begin" in callbacks._obl_users:
+                self._agree(callbacks)
 
         return on_epoch_begin
 
@@ -140,18 +159,20 @@ class Fits:
             if fit is None:
                 with self._writer.in_callbacks():
                     return original(callbacks, batch, logs)
+            model = callbacks.model
             done = batch + 1 - fit.step
             fit.step, fit.stepped = batch + 1, fit.stepped + done
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
-                self._state.broadcast_new(())
-                self._checksum.remember(callbacks.model.trainable_variables, fit.stepped)
+                self._state.broadcast_late()
+                self._checksum.remember(model, fit.stepped)
             logs = self._looks.look(callbacks, fit, logs)
-            with self._writer.in_callbacks():
-                original(callbacks, batch, logs)
+            if callbacks._obl_batch_ends:
+                with self._writer.in_callbacks():
+                    original(callbacks, batch, logs)
             if callbacks._obl_batch_logs:
-                callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
-                self._state.broadcast(_learning_rate(callbacks.model))
+                model.stop_training = self._state.any(bool(model.stop_training))
+                self._state.broadcast(_learning_rate(model))
             self._rate.at(fit.epoch, fit.step, fit.steps)
             self._looks.show(fit)
             return None
@@ -160,10 +181,10 @@ class Fits:
 
     def _agree(self, callbacks: Any) -> None:
         """What rank 0's user-made callbacks decided holds everywhere: weights, learning rate, stopping."""
-        if callbacks._obl_fit is None or not callbacks._obl_users:
+        if callbacks._obl_fit is None:
             return
         model = callbacks.model
-        votes = self._state.agree(_variables(model), int(bool(model.stop_training)))
+        votes = self._state.agree(states.variables_of(model), int(bool(model.stop_training)))
         model.stop_training = any(vote for (vote,) in votes)
 
     def _epoch_end(self, original: Any) -> Any:
@@ -179,15 +200,18 @@ class Fits:
                     self._looks.tell(fit)
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
-            if callbacks._obl_users:
+            if "on_epoch_end" in callbacks._obl_users:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
+            if fit is not None:
+                self._resuming.keep(callbacks, epoch + 1, fit.stepped, done=False)
 
         return on_epoch_end
 
     def _test_batch_end(self, original: Any) -> Any:
         def on_test_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
+            self._reporter.ticks += 1
             if callbacks._obl_test_logs:
                 logs = self._exact_logs(callbacks.model, logs)
             with self._writer.in_callbacks():
@@ -197,15 +221,33 @@ class Fits:
 
         return on_test_batch_end
 
+    def _predict_batch_end(self, original: Any) -> Any:
+        def on_predict_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
+            self._reporter.ticks += 1
+            original(callbacks, batch, logs)
+
+        return on_predict_batch_end
+
     def _train_end(self, original: Any) -> Any:
         def on_train_end(callbacks: Any, logs: Any = None) -> None:
             with self._writer.in_callbacks():
                 original(callbacks, logs)
-            callbacks._obl_fit = None
+            fit, callbacks._obl_fit = callbacks._obl_fit, None
+            if fit is not None:
+                self._resuming.keep(callbacks, fit.epoch + 1, fit.stepped, done=True)
+                callbacks.model._initial_epoch = None
+            self._reporter.fits(None)
             if self._world.size > 1:
                 self._world.barrier()
 
         return on_train_end
+
+
+def _go_on_writing(callbacks: Any, kept: Kept | None) -> None:
+    """A log that an earlier world began is continued, not begun anew."""
+    for callback in callbacks.callbacks if kept is not None else ():
+        if isinstance(callback, keras.callbacks.CSVLogger):
+            callback.append = True
 
 
 def _only_on_rank_0(callback: Any) -> bool:
@@ -216,6 +258,11 @@ def _only_on_rank_0(callback: Any) -> bool:
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
         return type(callback).__module__.startswith("keras.")
     return isinstance(callback, _WRITERS)
+
+
+def _has_batch_end(callback: Any) -> bool:
+    """Whether a callback does anything when a step ends; Keras reads the step's logs for the others in vain."""
+    return not (utils.is_default(callback.on_batch_end) and utils.is_default(callback.on_train_batch_end))
 
 
 def _wants_batch_logs(callback: Any) -> bool:
@@ -245,9 +292,15 @@ def _is_users(callback: Any) -> bool:
     return not kind.__module__.startswith("keras.") or isinstance(callback, keras.callbacks.LambdaCallback)
 
 
-def _variables(model: Any) -> list[Any]:
-    """What a model and its optimizer hold."""
-    return [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
+def _users_hooks(callbacks: Sequence[Any]) -> set[str]:
+    """The hooks of epochs after which ranks must agree, since a user's callback may have decided something by then."""
+    found = set()
+    for callback in filter(_is_users, callbacks):
+        if not utils.is_default(callback.on_epoch_begin):
+            found.add("on_epoch_begin")
+        if any(not utils.is_default(getattr(callback, hook)) for hook in _DURING_EPOCHS):
+            found.add("on_epoch_end")
+    return found
 
 
 def _learning_rate(model: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from tensorflow.python import pywrap_tfe
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.waiting import WaitClock
 
 
 class GradientReducer:
@@ -34,6 +35,7 @@ class GradientReducer:
         self._inside = False
         self._accumulates = False
         self._reduced: set[int] = set()
+        self.clock = WaitClock()
         self.applied = 0
 
     def install(self, patches: Patches) -> None:
@@ -125,7 +127,8 @@ class GradientReducer:
     def _sum(self, grads: Sequence[Any]) -> list[Any]:
         dense = [i for i, g in enumerate(grads) if g is not None and not isinstance(g, tf.IndexedSlices)]
         out: list[Any] = [self._gathered(g) if isinstance(g, tf.IndexedSlices) else None for g in grads]
-        for i, gradient in zip(dense, self._world.allreduce([grads[i] for i in dense]), strict=True):
+        summed = self.clock.timed(self._world.allreduce, [grads[i] for i in dense])
+        for i, gradient in zip(dense, summed, strict=True):
             out[i] = gradient
         return out
 

@@ -23,7 +23,9 @@ from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2
-_CHEAP_SHARE = 0.01
+_CHEAP_SHARE = 0.005
+SOON_S = 2.0
+"""Looks are not further apart, so that a run which is asked to stop soon does."""
 FIRST_GAP = 5
 """Steps after which the second look comes, by which time the length of a step is known."""
 
@@ -78,8 +80,8 @@ class Looks:
     def look(self, callbacks: Any, fit: Fit, logs: Any) -> Any:
         """Exact logs where a user's callback reads them, and now and then for display.
 
-        All ranks look at the same steps: rank 0 decides how far the next look is away, so that looking stays a
-        small share of the time.
+        Raises:
+            KeyboardInterrupt: the user asked the run to stop; on every rank, after the same step.
         """
         if self._settings.stop_after is not None:
             self._verify(callbacks.model, fit, logs)
@@ -96,6 +98,9 @@ class Looks:
             if self._world.size > 1:
                 self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
             fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
+            if fit.next_look < fit.stepped:
+                self._reporter.stop_asked = True
+                raise KeyboardInterrupt
         return logs
 
     def _verify(self, model: Any, fit: Fit, logs: Any) -> None:
@@ -109,15 +114,20 @@ class Looks:
         return Verified(self._verified, {f"{i}: {v.path}": v.numpy() for i, v in enumerate(variables)})
 
     def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
+        """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop."""
         now = time.perf_counter()
         if not fit.looked:  # what came before was building and tracing
             fit.looked, fit.looking_since, fit.looking_from = True, now, fit.stepped
-            return FIRST_GAP
-        step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
-        wish = max(1, int(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE) / max(step_s, 1e-6)))
+            wish = FIRST_GAP
+        else:
+            step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
+            gap_s = min(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE), SOON_S)
+            wish = max(1, int(gap_s / max(step_s, 1e-6)))
+            self._checksum.adapt(step_s)
+        if self._reporter.stop_asked:
+            wish = -1
         if self._world.size == 1:
             return wish
-        self._checksum.adapt(step_s)
         (agreed,) = self._world.broadcast([tf.constant(wish, tf.int64)])
         return int(agreed)
 

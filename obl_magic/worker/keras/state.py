@@ -39,6 +39,11 @@ class SharedState:
                 variable.assign(value)
         self._known.update({id(variable): variable for variable in unique})
 
+    def broadcast_late(self) -> None:
+        """Broadcasts what was made while a function was traced, now that it has values."""
+        if self._late:
+            self.broadcast_new(())
+
     def broadcast_new(self, variables: Iterable[Any]) -> None:
         """As :meth:`broadcast`, for those that were never broadcast.
 
@@ -89,6 +94,11 @@ class SharedState:
         """Whether the flag is set on any rank; eager."""
         (votes,) = self._world.allreduce([tf.constant([1.0 if flag else 0.0])])
         return bool(votes[0] > 0)
+
+
+def variables_of(model: Any) -> list[Any]:
+    """What a model and its optimizer hold."""
+    return [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
 
 
 def moving_statistics(model: Any) -> list[Any]:

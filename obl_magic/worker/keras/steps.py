@@ -20,7 +20,7 @@ from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.foreign import sees_all
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import Shard, cut
-from obl_magic.worker.keras.state import SharedState
+from obl_magic.worker.keras.state import SharedState, variables_of
 
 
 class ShardedSteps:
@@ -156,9 +156,7 @@ class ShardedSteps:
             spec = iterator._distributed_dataset.element_spec.data if iterator is not None else data_batch
             with scopes.entered(scopes.StepScope(1.0, 1.0, training=False, whole=True)):
                 _build_if_possible(model, spec)
-            self._state.broadcast_new(
-                [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
-            )
+            self._state.broadcast_new(variables_of(model))
 
         return _maybe_symbolic_build
 

@@ -1,0 +1,131 @@
+"""A rank's heartbeat: how far it is, at which line of the user's code, and whether it waits for the others.
+
+A thread of its own beats, so that a rank whose main thread hangs still says where. Knows no framework but by the
+folders of its code. :func:`dump_when_asked` serves the case in which Python itself cannot run any more.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from obl_magic.events.event import Heartbeat
+from obl_magic.values import CellSource
+from obl_magic.worker.report import Reporter
+
+BEAT_S = 1.0
+DUMP = signal.SIGUSR1
+"""The signal at which a rank writes the stacks of all its threads."""
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_GENERATED = "<string>"
+"""File name of the wrappers that TensorFlow makes around operations of other libraries, Horovod's among them."""
+_WAITING = (f"{os.sep}tensorflow{os.sep}", f"{os.sep}horovod{os.sep}", f"{os.sep}mpi4py{os.sep}")
+"""Code inside which a rank computes a step or waits for other ranks, rather than runs the user's own Python."""
+
+
+class Heart:
+    """Beats for one rank.
+
+    Args:
+        reporter: of the rank; knows the steps done and the time spent waiting. sources: whose lines are the user's.
+        every_s: seconds between two beats.
+    """
+
+    def __init__(self, reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S) -> None:
+        self._reporter, self._every_s = reporter, every_s
+        self._labels = {cell.filename: cell.label for cell in sources}
+        self._stopped = threading.Event()
+        self._main = threading.main_thread().ident or 0
+        self._last: tuple[float, int, float] | None = None
+        self._stack: tuple[object, ...] = ()
+
+    def start(self) -> None:
+        """Beats from now on."""
+        threading.Thread(target=self._beat, name="obl-heart", daemon=True).start()
+
+    def stop(self) -> None:
+        """Beats no more."""
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.is_set():
+            self._reporter.turned.wait(self._every_s)
+            self._reporter.turned.clear()
+            self._reporter.emit(self.beat(sys._current_frames(), time.time()))
+
+    def beat(self, stacks: dict[int, FrameType], now_s: float) -> Heartbeat:
+        """The rank as it is now.
+
+        Args:
+            stacks: the innermost frame of each thread. now_s: Unix time in seconds.
+        """
+        where, waits = self._place(stacks)
+        if self._prepares(stacks.get(self._main)):
+            self._reporter.ticks += 1
+        steps, waited_s = self._reporter.steps, self._reporter.waiting()
+        step_s = waited = None
+        if self._last is not None and steps > self._last[1]:
+            spent = now_s - self._last[0]
+            step_s = spent / (steps - self._last[1])
+            waited = min(1.0, max(0.0, (waited_s - self._last[2]) / spent))
+        if self._last is None or steps != self._last[1]:
+            self._last = now_s, steps, waited_s
+        me = self._reporter
+        return Heartbeat(me.rank, now_s, steps, where, me.ticks, waits, me.fitting, step_s, waited)
+
+    def _prepares(self, main: FrameType | None) -> bool:
+        """Whether the rank gets further where there is nothing to count: it imports, or traces a fit's first step."""
+        if not self._reporter.begun:
+            return True
+        stack = tuple((f.f_code, f.f_lasti) for f in _outwards(main))
+        changed, self._stack = stack != self._stack, stack
+        first_step = self._reporter.fitting and self._reporter.steps == 0
+        return changed and (
+            first_step or any("importlib._bootstrap" in code.co_filename for code, _ in stack)
+        )
+
+    def _place(self, stacks: dict[int, FrameType]) -> tuple[str, bool]:
+        """(the user's line being run, whether the rank is in a step or a collective rather than at that line).
+
+        A generator of the user's runs in a thread of TensorFlow's, while the main thread waits for its rows.
+        """
+        main = stacks.get(self._main)
+        here = self._line(main)
+        waits = main is not None and _waits(main)
+        if waits:
+            for thread, frame in stacks.items():
+                if thread != self._main and not _waits(frame) and (there := self._line(frame)):
+                    return there, False
+        return here, waits
+
+    def _line(self, frame: FrameType | None) -> str:
+        """The deepest of the user's lines of a stack."""
+        for each in _outwards(frame):
+            if label := self._labels.get(each.f_code.co_filename):
+                return f"{label}, line {each.f_lineno}"
+        return ""
+
+
+def dump_when_asked(file: Path) -> None:
+    """From now on, writes the stacks of all threads to ``file`` at each :data:`DUMP`; also while C code hangs."""
+    faulthandler.register(DUMP, file=file.open("w"), all_threads=True)
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _waits(innermost: FrameType) -> bool:
+    files = (frame.f_code.co_filename for frame in _outwards(innermost))
+    file = next((name for name in files if name != _GENERATED), "")
+    return file.startswith(_OURS) or any(part in file for part in _WAITING)

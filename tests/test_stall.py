@@ -1,0 +1,108 @@
+"""Which rank holds up a world: from its events alone, and on real ranks with real faults."""
+
+from __future__ import annotations
+
+import pytest
+from stalling import (
+    hangs_in_c,
+    loops_for_ever,
+    returns_early,
+    stopped_by_a_signal,
+    waits_in_a_generator,
+)
+
+import obl_magic
+from obl_magic import stall
+from obl_magic.errors import RunStalled
+from obl_magic.events.event import Event, Heartbeat, Log, Progress, Result, Started
+from obl_magic.events.fold import RunState, empty, fold
+
+
+def state(*events: Event) -> RunState:
+    """All folded."""
+    folded = empty()
+    for event in events:
+        folded = fold(folded, event)
+    return folded
+
+
+def up(rank: int, at: float = 0.0) -> Started:
+    """A rank that came up."""
+    return Started(rank, at, 100 + rank, "host", "digest", "mpi", rank, 1)
+
+
+def beat(rank: int, at: float, step: int = 3, where: str = "In [7], line 2", **more: object) -> Heartbeat:
+    """A sign of life."""
+    return Heartbeat(rank, at, step, where, **more)  # type: ignore[arg-type]
+
+
+def test_the_rank_that_runs_python_is_named_before_those_that_wait() -> None:
+    """With its line and step, and where the others wait."""
+    seen = state(
+        up(0), up(1), up(2),
+        beat(0, 9, 4, "In [7], line 9", waits=True), beat(1, 9), beat(2, 9, 4, "In [7], line 9", waits=True),
+    )  # fmt: skip
+    assert stall.culprit(seen, 3, 10) == (
+        "rank 1: busy at In [7], line 2 after step 3; ranks 0, 2: waiting at In [7], line 9 after step 4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([up(0), beat(0, 9, waits=True)], "rank 1: did not come up; rank 0: waiting at"),
+        ([up(0), up(1), beat(0, 9, waits=True), beat(1, 2)], "rank 1: no sign of life for 8 s, last seen at In"),
+        (
+            [up(0), up(1), beat(0, 9, waits=True), Result(1, 5, "value-1.pkl", 3, None)],
+            "rank 1: returned; rank 0: waiting",
+        ),
+        (
+            [up(0), up(1), beat(0, 9, 5, waits=True), beat(1, 9, 4, waits=True)],
+            "rank 1: waiting at In [7], line 2 after step 4; rank 0: waiting at In [7], line 2 after step 5",
+        ),
+        ([up(0), up(1), beat(0, 9, waits=True), beat(1, 9, waits=True)], "ranks 0, 1: waiting at In"),
+        ([up(0), up(1), beat(0, 9, 0, "", waits=True), beat(1, 9, 0, "")], "rank 1: busy outside the cell; rank 0"),
+    ],
+)  # fmt: skip
+def test_whoever_keeps_the_others_waiting_is_named_first(events: list[Event], said: str) -> None:
+    """Not up, silent, returned, at a lower step, or all alike."""
+    assert stall.culprit(state(*events), 2, 10).startswith(said)
+
+
+def test_only_what_gets_further_counts_as_progress() -> None:
+    """Steps, numbers and returns do; a heartbeat that says the same, or words beside steps, do not."""
+    begun = [up(0), up(1), Progress(0, 4, 1, 2, 3, 8, None, {}, 3), beat(0, 5, ticks=1)]
+    assert stall.still_s(state(*begun), 10) == 5
+    assert stall.still_s(state(*begun, beat(0, 8, ticks=1), beat(1, 8, ticks=0)), 10) == 5
+    assert stall.still_s(state(*begun, Log(1, 9, "stdout", "still here\n")), 10) == 5
+    assert stall.still_s(state(*begun, beat(1, 8, ticks=2)), 10) == 2
+    assert stall.still_s(state(up(0), Log(0, 9, "stdout", "no steps, but words\n")), 10) == 1
+
+
+def test_slow_ranks_show_in_their_step_time_and_in_who_never_waits() -> None:
+    """Per rank, as soon as it has said so."""
+    seen = state(up(0), up(1), beat(0, 9, step_s=0.02, waited=0.6), beat(1, 9, step_s=0.02, waited=0.0))
+    assert stall.slow_ranks(seen) == {0: (0.02, 0.6), 1: (0.02, 0.0)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (loops_for_ever, r"rank 1: busy at stalling.py, line \d+ after step 3; rank 0: waiting at stalling"),
+        (stopped_by_a_signal, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling"),
+        (hangs_in_c, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling.py"),
+        (waits_in_a_generator, r"rank 1: busy at stalling.py, line \d+ .*; rank 0: waiting at stalling"),
+        (returns_early, r"rank 1.* returned"),
+    ],
+)  # fmt: skip
+def test_a_rank_that_stalls_is_named_with_its_line(
+    home: None, engine: str, function: object, said: str
+) -> None:
+    """After the deadline the run is over, says who and where, and has everyone's stacks."""
+    with pytest.raises(RunStalled, match=said) as caught:
+        obl_magic.run(function, workers=2, engine=engine, stall_timeout=4, quiet=True, timeout=120)  # type: ignore[arg-type]
+    run = caught.value.run
+    assert run.status == "stalled"
+    if "all stacks" in str(caught.value):
+        assert "stalling.py" in (run.dir / "stacks-0.txt").read_text()
