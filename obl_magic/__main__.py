@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     fn = find_function(options.function)
     wanted = (
         "workers", "engine", "seed", "batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "verify", "timeout",
-        "stall_timeout",
+        "stall_timeout", "retries", "resume",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in wanted if getattr(options, name) is not None}
     done: Any = obl_magic.run(fn, args=dict(map(parse_argument, options.arg)), **given)
@@ -159,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--stall-timeout", type=float, metavar="S", help="seconds without progress until it is stopped"
     )
+    add.add_argument("--retries", type=int, metavar="K", help="restarts after a failure, from the last epoch")
+    add.add_argument("--resume", metavar="RUN", help="go on from the last epoch of an earlier run")
     add.set_defaults(command=run)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +18,15 @@ from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
-from obl_magic.events.event import Launched
+from obl_magic.events.event import Launched, Note
 from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
 from obl_magic.manifest import header_of, manifest_of
 from obl_magic.parity import ParityReport, report_of
 from obl_magic.request import checked_options, checked_settings, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
-from obl_magic.show import current_cell, show_table, showing
-from obl_magic.values import CellSource, Job, Options
+from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
+from obl_magic.values import Captured, CellSource, Job, Options
 
 VERIFY_STEPS = 3
 
@@ -44,6 +45,8 @@ def run(
     seed: int | None = None,
     timeout: float | None = None,
     stall_timeout: float | None = None,
+    retries: int = 0,
+    resume: str | None = None,
     show_ranks: str | Sequence[int] = "0",
     quiet: bool = False,
     background: bool = False,
@@ -73,6 +76,9 @@ def run(
         stall_timeout: seconds without progress (no step, no number, no rank that comes up or returns) after which
             the run is ended, with the rank that holds it up and its line; without it, such a world is named in a
             note and goes on.
+        retries: how often a failed world is replaced by a new one, which goes on from the last completed epoch of
+            the Keras fit that was under way; the function stays as it is.
+        resume: id of an earlier run that did not come to its end: go on from the last epoch that it has kept.
         show_ranks: whose prints appear live: ``"0"``, ``"all"``, or rank numbers. All are kept on disk.
         quiet: show nothing.
         background: return at once with a live run.
@@ -90,7 +96,9 @@ def run(
     """
     __tracebackhide__ = True
     settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
-    options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, show_ranks, quiet)
+    options = checked_options(
+        workers, engine, settings, seed, timeout, stall_timeout, retries, show_ranks, quiet
+    )
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     call = Call(fn, dict(args or {}), provide, namespace, cells)
@@ -100,7 +108,8 @@ def run(
         if not quiet:
             show_table(report.text(), report.html())
         report.check()
-    return launch(call, options, background=background, display=display)
+    earlier = None if resume is None else Run.open(resume)
+    return launch(call, options, background=background, display=display, earlier=earlier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,15 @@ class Call:
     cells: Callable[[str], CellSource | None] = read_cell
 
 
-def launch(call: Call, options: Options, *, background: bool = False, display: Display | None = None) -> Run:
-    """Runs a call whose options are checked; see :func:`run`."""
+def launch(
+    call: Call,
+    options: Options,
+    *,
+    background: bool = False,
+    display: Display | None = None,
+    earlier: Run | None = None,
+) -> Run:
+    """Runs a call whose options are checked; see :func:`run`. ``earlier`` is the run that it goes on from."""
     __tracebackhide__ = True
     began = time.perf_counter()
     workers = options.workers
@@ -137,10 +153,13 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
     chosen, reason = ("inline", "") if workers is None else engine_for(options)
     with interrupts_held() as interrupted:
         folder = rundir.create()
+        notes = [] if earlier is None else _take_over(earlier, captured, folder)
         header = header_of(captured, options, chosen, reason, folder)
         job = Job(
             name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-            args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings,
+            args=call.args, sources=captured.sources, seed=options.seed, settings=replace(
+                options.settings, goes_on=earlier is not None, keep_each_epoch=options.retries > 0
+            ),
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
             beat_s=_beat_s(options),
             path=tuple(str(Path(entry).absolute()) for entry in sys.path),
@@ -153,9 +172,15 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
         ledger = Ledger(folder)
         ledger.open()
         ledger.add(Launched(-1, header.started_s, workers))
+        for text in notes:
+            ledger.add(Note(-1, header.started_s, text, "resume"))
         shown = NoDisplay() if options.quiet else display or showing()
         shown.begin(header)
-        live = None if workers is None else LaunchedRun(ledger, options, chosen, shown, interrupted)
+        live = (
+            None
+            if workers is None
+            else LaunchedRun(ledger, options, chosen, shown, interrupted, stand_by=keeps_worlds_ready())
+        )
         this = Run(ledger, manifest, live)
         this._shown_in = None if options.quiet else current_cell()
         if live is not None:
@@ -172,6 +197,23 @@ def launch(call: Call, options: Options, *, background: bool = False, display: D
     elif interrupted:  # when the run was over; what else the cell does is to stop
         raise KeyboardInterrupt
     return this
+
+
+def _take_over(earlier: Run, captured: Captured, folder: rundir.RunDir) -> list[str]:
+    """Copies what an earlier run has kept; what to say of it.
+
+    Raises:
+        UsageProblem: it has kept nothing.
+    """
+    if not folder.take_checkpoints_of(rundir.RunDir.at(earlier.dir)):
+        shutil.rmtree(folder.path)
+        raise UsageProblem(
+            f"resume={earlier.id} (a run that has kept no epoch)",
+            "a run that was given retries, or that trained for longer than some seconds",
+            "retries=1",
+        )
+    changed = "" if earlier.digest == captured.digest else "; the function has changed since"
+    return [f"goes on from run {earlier.id}{changed}"]
 
 
 def _beat_s(options: Options) -> float:
@@ -203,7 +245,7 @@ def verify(
         tolerance, ``report.check()`` raises NotTheSame if not.
     """
     options = checked_options(
-        workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, None, "0", True
+        workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, None, 0, "0", True
     )
     return compare(Call(fn, dict(args or {}), provide, namespace), options, steps)
 

@@ -6,6 +6,7 @@ caller's thread shows it. Only the supervisor ends a world.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from obl_magic import stall
 from obl_magic.display.base import Display
-from obl_magic.errors import OblError
-from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, Note, from_json
+from obl_magic.errors import OblError, RunFailed
+from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, Note, Restarted, from_json
 from obl_magic.events.frames import Decoder, Gap, Stray
 from obl_magic.failures import read_death
 from obl_magic.interrupts import Presses
@@ -24,6 +25,7 @@ from obl_magic.runs import Ledger, epoch_rows
 from obl_magic.values import Options
 from obl_magic.world import mpi
 from obl_magic.world.process import World, is_root
+from obl_magic.world.standby import STANDBY, Wanted
 
 TICK_S = 0.1
 OTHERS_MAY_FAIL_TOO_S = 0.25
@@ -37,16 +39,36 @@ LEFT_ALONE = "Horovod has been shut down"
 """What Horovod says on a rank that waits for one which has returned."""
 
 
+def wanted(ranks: int, engine: str) -> Wanted:
+    """The world that a run on so many ranks with these collectives needs, here and now.
+
+    Raises:
+        SetupProblem: there is no MPI.
+    """
+    launcher, cores = mpi.require(), mpi.cores()
+    program = [sys.executable, "-m", "obl_magic.worker"]
+    argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
+    env = mpi.environment(launcher, os.environ, ranks=ranks, cores=cores, engine=engine)
+    return Wanted(tuple(argv), env, Path.cwd(), ranks)
+
+
 class LaunchedRun:
     """Supervises one launched run.
 
     Args:
         ledger: takes the events. options: how the run behaves. engine: the chosen collectives.
         shown: the display. stopping: counts how often the user has asked for the end.
+        stand_by: bring up the next world when this run is over.
     """
 
     def __init__(
-        self, ledger: Ledger, options: Options, engine: str, shown: Display, stopping: Presses
+        self,
+        ledger: Ledger,
+        options: Options,
+        engine: str,
+        shown: Display,
+        stopping: Presses,
+        stand_by: bool = False,
     ) -> None:
         self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
         self._ranks = options.workers or 1
@@ -55,7 +77,9 @@ class LaunchedRun:
         self._stopping = stopping
         self._done = threading.Event()
         self._world: World | None = None
+        self._stand_by = stand_by
         self._asked_to_stop = self._noted = False
+        self._deadline = None if options.timeout_s is None else time.monotonic() + options.timeout_s
         ledger.listen(self._queue_text)
 
     def start(self) -> None:
@@ -65,19 +89,19 @@ class LaunchedRun:
             SetupProblem: there is no MPI, or it does not start. The run is then over, as failed.
         """
         try:
-            launcher = mpi.require()
-            cores = mpi.cores()
-            program = [sys.executable, "-m", "obl_magic.worker"]
-            argv = mpi.command(launcher, self._ranks, program, cores=cores, root=is_root())
-            env = mpi.environment(launcher, os.environ, ranks=self._ranks, cores=cores, engine=self._engine)
-            self._world = World(argv, env, Path.cwd(), self._on_line, self._on_word)
+            self._launch()
         except OblError as error:
             self._end("failed", str(error))
             raise
-        self._world.give(self._ledger.folder.job)
-        threading.Thread(
-            target=self._supervise, args=(self._world,), name="obl-supervisor", daemon=True
-        ).start()
+        threading.Thread(target=self._supervise, name="obl-supervisor", daemon=True).start()
+
+    def _launch(self, goes_on: bool = False) -> None:
+        """Brings up a world and gives it the job, to begin with or to go on from what the last one has kept."""
+        self._decoder = Decoder()
+        want = wanted(self._ranks, self._engine)
+        waiting = STANDBY.take(want, self._on_line, self._on_word)
+        self._world = waiting or World(want.argv, want.env, want.cwd, self._on_line, self._on_word)
+        self._world.give(self._ledger.folder.job, goes_on)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether the run has ended within ``timeout_s`` seconds."""
@@ -130,9 +154,31 @@ class LaunchedRun:
     def _on_word(self, line: bytes) -> None:
         self._ledger.add(Log(LAUNCHER, time.time(), "stderr", line.decode("utf-8", "replace")))
 
-    def _supervise(self, world: World) -> None:
-        """Waits for whatever ends the run; ends the world; says how it went."""
-        deadline = None if self._options.timeout_s is None else time.monotonic() + self._options.timeout_s
+    def _supervise(self) -> None:
+        """Sees the run to its end, in as many worlds as it may take; says how it went."""
+        assert self._world is not None
+        status, error = self._see_to_its_end(self._world)
+        for attempt in range(1, self._options.retries + 1):
+            if not self._worth_another(status):
+                break
+            self._ledger.add(Restarted(LAUNCHER, time.time(), error, attempt))
+            try:
+                self._launch(goes_on=True)
+            except OblError as problem:
+                status, error = "failed", str(problem)
+                break
+            status, error = self._see_to_its_end(self._world)
+        self._end(status, error)
+
+    def _worth_another(self, status: str) -> bool:
+        """Whether another world may succeed where one has failed: not if we refused what the function does."""
+        refused = {kind.__name__ for kind in OblError.__subclasses__()} - {RunFailed.__name__}
+        failures = self._ledger.state.failures
+        said = failures[0].error.partition(":")[0] if failures else ""
+        return status in ("failed", "stalled") and not self._stopping and said not in refused
+
+    def _see_to_its_end(self, world: World) -> tuple[str, str]:
+        """Waits for whatever ends a world, and ends it; (status, first cause)."""
         failed_at: float | None = None
         patience: float | None = None
         status = error = ""
@@ -147,16 +193,14 @@ class LaunchedRun:
                 if self._stopping.count > 1 or now >= patience:
                     status, error = "interrupted", "interrupted"
                     break
-            if deadline is not None and now > deadline:
+            if self._deadline is not None and now > self._deadline:
                 status, error = "timed out", f"the run passed its timeout of {self._options.timeout_s:g} s"
                 break
             if stalled := self._stalled(world):
                 status, error = "stalled", stalled
                 break
         world.stop()
-        if not status:
-            status, error = self._verdict(world)
-        self._end(status, error)
+        return (status, error) if status else self._verdict(world)
 
     def _ask_to_stop(self, world: World, now: float) -> float:
         """Asks a fit under way to stop at the end of a step; until when to wait for it."""
@@ -224,3 +268,6 @@ class LaunchedRun:
         self._ledger.close()
         self._ledger.folder.tidy()
         self._done.set()
+        if self._stand_by and STANDBY.allowed:
+            with contextlib.suppress(OblError):  # the next run will say so itself
+                STANDBY.prepare(wanted(self._ranks, self._engine))

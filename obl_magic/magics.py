@@ -55,6 +55,10 @@ class ObliviousMagics(Magics):
         type=float,
         help="end it after so many seconds without progress: --stall-timeout 60",
     )
+    @argument(
+        "--retries", type=int, default=0, help="restarts after a failure, from the last epoch: --retries 2"
+    )
+    @argument("--resume", help="go on from the last epoch of a run that did not end: --resume RUN")
     @argument("--background", action="store_true", help="return at once with a live Run: --background")
     @argument("--seed", type=int, help="base seed of every random number: --seed 1")
     @argument(
@@ -127,7 +131,8 @@ class ObliviousMagics(Magics):
                 lr_scale=options.lr_scale, warmup_epochs=options.warmup_epochs,
                 sync_batchnorm=options.sync_batchnorm, verify=options.verify,
                 seed=options.seed, timeout=options.timeout,
-                stall_timeout=options.stall_timeout, show_ranks=options.show_ranks, quiet=options.quiet,
+                stall_timeout=options.stall_timeout, retries=options.retries, resume=options.resume,
+                show_ranks=options.show_ranks, quiet=options.quiet,
                 background=options.background, namespace=self._shell.user_ns, cells=self._cell,
             )  # fmt: skip
         except BaseException as error:

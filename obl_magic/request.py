@@ -40,6 +40,7 @@ def checked_options(
     seed: int | None,
     timeout: float | None,
     stall_timeout: float | None,
+    retries: int,
     show_ranks: str | Sequence[int],
     quiet: bool,
 ) -> Options:
@@ -51,11 +52,16 @@ def checked_options(
             raise UsageProblem(f"{name}={seconds!r}", "seconds, more than 0", f"{name}=600")
     if stall_timeout is not None and workers is None:
         raise UsageProblem("stall_timeout without workers", "a number of workers", "workers=1")
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise UsageProblem(f"retries={retries!r}", "a whole number of restarts, 0 or more", "retries=1")
+    if retries and workers is None:
+        raise UsageProblem("retries without workers", "a number of workers", "workers=1")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
     ranks = _shown_ranks(show_ranks, workers or 1)
     return Options(
         workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout, stall_timeout,
+        retries,
     )  # fmt: skip
 
 

@@ -27,6 +27,13 @@ def current_cell() -> int | None:
     return getattr(shell, "execution_count", None)
 
 
+def keeps_worlds_ready() -> bool:
+    """Whether somebody sits here who will run the next cell: in a notebook, not in a script."""
+    from obl_magic.display.notebook import in_notebook
+
+    return in_notebook()
+
+
 def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> None:
     """Shows a run as it is now, once."""
     from obl_magic.display.notebook import in_notebook, publish, still_bundle

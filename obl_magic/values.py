@@ -104,6 +104,7 @@ class Options:
         quiet: no live display at all.
         timeout_s: deadline for the run in seconds, or None.
         stall_timeout_s: seconds without progress after which the run is ended, or None.
+        retries: how often a failed world is replaced by one that goes on from the last epoch.
     """
 
     workers: int | None = None
@@ -114,6 +115,7 @@ class Options:
     quiet: bool = False
     timeout_s: float | None = None
     stall_timeout_s: float | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,14 @@ def _this_checkout_in_every_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_world_stands_by() -> Iterator[None]:
+    """Kernels that tests start bring up no world for a cell that never comes, but where a test wants it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OBLIVIOUS_STANDBY", "off")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_temporary_folder_of_our_own: Path) -> Iterator[None]:
     """Fails a test that leaves a process or a stray file, and removes what it left."""

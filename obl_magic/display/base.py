@@ -418,7 +418,25 @@ def _rank_word(of: RankState, over: bool) -> str:
 def _ranks(header: Header, state: RunState, standing: Status) -> str:
     if header.workers is None or standing.word == "succeeded":
         return ""
-    return _by_word(_rank_words(header, state, standing), " ")
+    words = _rank_words(header, state, standing)
+    if not standing.over and (header.workers or 1) > 1:
+        words = {rank: _going(word, state.ranks.get(rank, RankState())) for rank, word in words.items()}
+    return _by_word(words, " ")
+
+
+def _going(word: str, rank: RankState) -> str:
+    """What a rank does, with its pace while it is in a fit: who is slow never waits, and keeps the others waiting."""
+    return f"{word} at {going}" if word == "running" and rank.fitting and (going := pace(rank)) else word
+
+
+def pace(rank: RankState) -> str:
+    """How fast a rank is, and for how much of that it waits for the others, e.g. ``12 ms a step, 35 % waiting``.
+
+    The share is rounded to 5 %, so that ranks that are alike are told together. "" while unknown.
+    """
+    if rank.step_s is None or rank.waited is None:
+        return ""
+    return f"{float(f'{1000 * rank.step_s:.2g}'):g} ms a step, {5 * round(20 * rank.waited)} % waiting"
 
 
 def _by_word(words: dict[int, str], separator: str) -> str:

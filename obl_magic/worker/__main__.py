@@ -30,6 +30,9 @@ from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
 
 POLL_S = 0.005
+SOON_S = 5.0
+POLL_SELDOM_S = 0.05
+"""A rank whose job does not come soon stands by, and must cost next to nothing."""
 UNTIL_ENDED_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
@@ -42,9 +45,12 @@ def main() -> None:
     faulthandler.enable(file=streams.raw_stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ranks.pin_gpu(me)
-    job = _receive(me)
     threads = int(os.environ.get("OBL_THREADS", "0"))
     _set_threads_when_asked(threads)
+    if os.environ.pop(ranks.STANDS_BY, ""):
+        with streams.starting(), contextlib.suppress(ImportError):
+            importlib.import_module("keras")
+    job = _receive(me)
     _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
     reporter = Reporter(streams.pipe.emit, me.rank)
     reporter.emit(
@@ -82,8 +88,9 @@ def _receive(me: ranks.Rank) -> Job:
         for other in range(1, me.size):
             comm.Send([b"", MPI.BYTE], dest=other, tag=1)
     else:
+        began = time.monotonic()
         while not comm.Iprobe(source=0, tag=1):
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if time.monotonic() - began < SOON_S else POLL_SELDOM_S)
         comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=1)
         told = b"", False
     return _load(*comm.bcast(told, root=0))

@@ -12,6 +12,9 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
+STANDS_BY = "OBL_STANDBY"
+"""Set in the environment of a rank that imports its frameworks before it has a job."""
+
 _LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
     # rank, size, local rank, local size
     (

@@ -20,7 +20,7 @@ from obl_magic.display.base import (
     shorten,
     view,
 )
-from obl_magic.events.event import Ended, Event, Failed, Metric, Note, Progress, Result, Started
+from obl_magic.events.event import Ended, Event, Failed, Heartbeat, Metric, Note, Progress, Result, Started
 from obl_magic.events.fold import RunState, empty, fold
 
 HEADER = Header(
@@ -56,6 +56,19 @@ def test_before_any_rank_is_up_the_run_is_launching_and_nothing_is_made_up() -> 
     shown = view(HEADER, empty(), 101.0)
     assert (shown.status.word, shown.elapsed, shown.ranks) == ("launching", "0:01", "ranks 0-2 starting")
     assert (shown.epoch, shown.step, shown.speed, shown.fraction, shown.metrics) == ("", "", "", None, ())
+
+
+def test_a_slow_rank_shows_in_who_never_waits_for_the_others() -> None:
+    """Ranks that are alike are told together; a run that is over says nothing of it."""
+    beats = [
+        Heartbeat(rank, 102.0, 9, "In [7], line 3", fitting=True, step_s=step_s, waited=waited)
+        for rank, step_s, waited in ((0, 0.01204, 0.41), (1, 0.01198, 0.0), (2, 0.01201, 0.39))
+    ]
+    state = folded(started(0), started(1), started(2), *beats)
+    assert view(HEADER, state, 103.0).ranks == (
+        "ranks 0, 2 running at 12 ms a step, 40 % waiting · rank 1 running at 12 ms a step, 0 % waiting"
+    )
+    assert view(HEADER, fold(state, Ended(-1, 104.0, "interrupted", "")), 105.0).ranks == "ranks 0-2 stopped"
 
 
 def test_a_fit_shows_where_it_is_in_epochs_steps_and_the_whole() -> None:

@@ -1,0 +1,149 @@
+"""A world that is already up and waits for its job, so that the next cell need not wait for imports.
+
+Its ranks have imported Keras and initialised MPI, but not Horovod, whose thread would burn a core. It is used once,
+for a run that would start the very same world, and dropped when nobody comes, when memory is short, or when another
+world is wanted (docs/decisions/0007-standby.md).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from obl_magic.errors import SetupProblem
+from obl_magic.worker.ranks import STANDS_BY
+from obl_magic.world.process import OnLine, World
+
+IDLE_S = 600.0
+LOOK_EVERY_S = 2.0
+SPARE_BYTES_A_RANK = 800 * 2**20
+"""Memory that must be free for each rank, to start a standby and to keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What makes one world as good as another.
+
+    Attributes:
+        argv: the launcher's command line. env: its environment. cwd: working folder. ranks: how many.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: Path
+    ranks: int
+
+
+class Standby:
+    """At most one waiting world; usable from any thread. ``OBLIVIOUS_STANDBY=off`` forbids it.
+
+    Args:
+        idle_s: seconds after which a world that nobody took is dropped.
+    """
+
+    def __init__(self, idle_s: float = IDLE_S) -> None:
+        self.allowed = os.environ.get("OBLIVIOUS_STANDBY", "") != "off"
+        self._idle_s = idle_s
+        self._lock = threading.Lock()
+        self._waiting: _Waiting | None = None
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks wait now; 0 for none."""
+        with self._lock:
+            return 0 if self._waiting is None else self._waiting.wanted.ranks
+
+    def prepare(self, wanted: Wanted) -> bool:
+        """Brings such a world up, in place of another that may wait; whether there is memory for it."""
+        with self._lock:
+            if self._waiting is not None and self._waiting.serves(wanted):
+                return True
+        self.drop()
+        if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
+            return False
+        try:
+            waiting = _Waiting(wanted)
+        except SetupProblem:  # the next run will say so itself
+            return False
+        with self._lock:
+            self._waiting = waiting
+        threading.Thread(target=self._look_after, args=(waiting,), name="obl-standby", daemon=True).start()
+        return True
+
+    def take(self, wanted: Wanted, on_line: OnLine, on_word: OnLine) -> World | None:
+        """The waiting world if it is such a one, speaking to these listeners from now on; else none waits any more."""
+        waiting = self._give_up()
+        if waiting is None:
+            return None
+        if waiting.serves(wanted):
+            waiting.speak_to(on_line, on_word)
+            return waiting.world
+        waiting.world.stop()
+        return None
+
+    def drop(self) -> None:
+        """Ends the waiting world."""
+        if (waiting := self._give_up()) is not None:
+            waiting.world.stop()
+
+    def _give_up(self, only: _Waiting | None = None) -> _Waiting | None:
+        """The waiting world, or only this one, which is nobody's from now on."""
+        with self._lock:
+            waiting = self._waiting
+            if waiting is None or only not in (None, waiting):
+                return None
+            self._waiting = None
+            return waiting
+
+    def _look_after(self, waiting: _Waiting) -> None:
+        until = time.monotonic() + self._idle_s
+        while self._waiting is waiting:
+            gone = waiting.world.wait(LOOK_EVERY_S)
+            short = psutil.virtual_memory().available < waiting.wanted.ranks * SPARE_BYTES_A_RANK
+            if (gone or short or time.monotonic() > until) and self._give_up(waiting):
+                waiting.world.stop()
+
+
+class _Waiting:
+    """One waiting world, and what it says before somebody listens."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._lock = threading.Lock()
+        self._said: list[tuple[int, bytes]] = []
+        self._listeners: Sequence[OnLine] = ()
+        self.world = World(
+            wanted.argv, {**wanted.env, STANDS_BY: "1"}, wanted.cwd, self._hears(0), self._hears(1)
+        )
+
+    def serves(self, wanted: Wanted) -> bool:
+        """Whether it is alive, and what is wanted."""
+        return self.wanted == wanted and self.world.exit_code is None
+
+    def speak_to(self, on_line: OnLine, on_word: OnLine) -> None:
+        """Passes on what was said, and what will be."""
+        with self._lock:
+            self._listeners = (on_line, on_word)
+            for who, line in self._said:
+                self._listeners[who](line)
+            self._said.clear()
+
+    def _hears(self, who: int) -> Callable[[bytes], None]:
+        def hear(line: bytes) -> None:
+            with self._lock:
+                if self._listeners:
+                    self._listeners[who](line)
+                else:
+                    self._said.append((who, line))
+
+        return hear
+
+
+STANDBY = Standby()
+"""This process's."""
