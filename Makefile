@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.obl_magic_installed
 WITHOUT_TENSORFLOW := import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow") is not None)
 
-.PHONY: setup demo test lint format bench doctor clean
+.PHONY: setup demo test faults lint format bench doctor clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -27,6 +27,10 @@ demo: setup
 # Its last line is pytest's.
 test: setup lint
 	$(PY) -m pytest --cov
+
+# Every fault at every place, ten trainings that lose ranks at random, 200 runs in a row; prints a table.
+faults: setup
+	OBL_FAULTS=all $(PY) -m pytest tests/faults
 
 lint: setup
 	$(PY) -m ruff check .
