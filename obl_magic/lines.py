@@ -1,15 +1,15 @@
-"""What ``%oblivious`` does in one line: tables of runs, logs, stop, doctor. Imports no IPython."""
+"""What ``%oblivious`` does in one line: runs, attach, logs, stop, export, doctor. Imports no IPython."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from obl_magic.errors import UsageProblem
 
-WORDS = ("runs", "logs", "stop", "doctor")
+WORDS = ("runs", "attach", "logs", "stop", "export", "doctor")
 
 
 class Table:
@@ -25,8 +25,8 @@ class Table:
         return self._html
 
 
-def line_magic(words: Sequence[str], rank: int) -> Any:
-    """Runs one ``%oblivious`` line.
+def line_magic(words: Sequence[str], rank: int, namespace: Mapping[str, Any] | None = None) -> Any:
+    """Runs one ``%oblivious`` line; ``namespace`` holds the notebook's names.
 
     Raises:
         UsageProblem: the line means nothing here.
@@ -42,6 +42,10 @@ def line_magic(words: Sequence[str], rank: int) -> Any:
         return Table(*_both(_logs(rest, rank)))
     if word == "stop":
         return stop(rest[0] if rest else None)
+    if word == "attach":
+        return attach(rest)
+    if word == "export":
+        return Table(*_both(export(rest, namespace)))
     raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", "%oblivious runs")
 
 
@@ -102,14 +106,33 @@ def stop(name: str | None) -> Any:
     return Table(*_both(f"stopped {found[0].id}"))
 
 
+def attach(rest: Sequence[str]) -> Any:
+    """Shows a run again: the named one, the newest under way, or the newest."""
+    from obl_magic.attach import attach as show_again
+
+    if len(rest) > 1:
+        raise UsageProblem("%oblivious attach " + " ".join(rest), "one run", "%oblivious attach RUN")
+    return show_again(rest[0] if rest else None)
+
+
+def export(rest: Sequence[str], namespace: Mapping[str, Any] | None) -> str:
+    """Writes a script that reproduces a run; the sentence that says so."""
+    from obl_magic.export import export as write
+
+    if len(rest) != 2:
+        raise UsageProblem(
+            " ".join(["%oblivious export", *rest]), "a run and a file", "%oblivious export RUN train.py"
+        )
+    return write(rest[0], _unquoted(rest[1]), namespace).text()
+
+
 def argument_value(text: str) -> tuple[str, Any]:
     """``lr=0.1`` as ("lr", 0.1): a Python literal after the first equals sign.
 
     Raises:
         UsageProblem: no name, or no literal.
     """
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":  # IPython leaves an argument's quotes on
-        text = text[1:-1]
+    text = _unquoted(text)
     name, equals, literal = text.partition("=")
     name = name.strip()
     try:
@@ -148,6 +171,11 @@ def _logs(rest: Sequence[str], rank: int) -> str:
     if not text and not 0 <= rank < (run.workers or 1):
         raise UsageProblem(f"--rank {rank}", f"a rank between 0 and {(run.workers or 1) - 1}", "--rank 0")
     return text
+
+
+def _unquoted(text: str) -> str:
+    """An argument without the quotes that IPython leaves on."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _both(text: str) -> tuple[str, str]:

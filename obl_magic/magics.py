@@ -62,7 +62,9 @@ class ObliviousMagics(Magics):
     @argument("--background", action="store_true", help="return at once with a live Run: --background")
     @argument("--seed", type=int, help="base seed of every random number: --seed 1")
     @argument(
-        "words", nargs="*", help="as %%oblivious (one line): runs, logs RUN --rank K, stop [RUN], doctor"
+        "words",
+        nargs="*",
+        help="as %%oblivious (one line): runs, attach [RUN], logs RUN --rank K, stop [RUN], export RUN FILE, doctor",
     )
     @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
     @line_cell_magic
@@ -85,7 +87,7 @@ class ObliviousMagics(Magics):
             options = _parse(self.oblivious.parser, line)
             options.line = line
             if cell is None and not options.function:
-                return lines.line_magic(options.words, options.rank)
+                return lines.line_magic(options.words, options.rank, self._shell.user_ns)
             return self._run(options, cell)
         except UsageProblem as error:
             raise UsageError(str(error)) from None

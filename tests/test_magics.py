@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -710,6 +713,42 @@ def test_logs_shows_what_a_rank_printed(kernel: Kernel) -> None:
     assert refused(kernel, "%oblivious logs nothing").startswith(
         "got run 'nothing' (no run of that id); expected "
     )
+
+
+@pytest.mark.parametrize("options", ["", ONE])
+def test_export_writes_a_script_that_gives_the_same(kernel: Kernel, options: str) -> None:
+    """With the cells' own text, run outside the notebook by plain Python."""
+    kernel.run("import math as maths\nrate = 0.5")
+    kernel.run("def helper(x):\n    return maths.sqrt(x) * rate")
+    succeed(
+        kernel,
+        magic(f"{options} -a n=16 --out run", "def train(n=4):\n    # of the cell\n    return helper(n)"),
+    )
+    name = f"a script {len(options)}.py"
+    said = succeed(kernel, f'%oblivious export {{run.id}} "{name}"').result
+    assert said == f"wrote {name}; to run it: python {shlex.quote(name)}"
+    text = (kernel.cwd / name).read_text()
+    assert "import math as maths\n\nrate = 0.5\n\n\ndef helper(x):\n" in text
+    assert "def train(n=4):\n    # of the cell\n    return helper(n)\n" in text
+    done = subprocess.run(
+        [sys.executable, name], cwd=kernel.cwd, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "returned 2.0\n"
+    assert refused(kernel, f'%oblivious export {{run.id}} "{name}"').startswith(
+        f"got export to {name}, which "
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("export", "got %oblivious export; expected a run and a file; do: %oblivious export RUN train.py"),
+        ("attach a b", "got %oblivious attach a b; expected one run; do: %oblivious attach RUN"),
+    ],
+)
+def test_words_of_a_line_are_counted(kernel: Kernel, line: str, said: str) -> None:
+    """One line says what is missing or too much."""
+    assert refused(kernel, f"%oblivious {line}") == said
 
 
 def test_doctor_says_what_works_here(kernel: Kernel) -> None:

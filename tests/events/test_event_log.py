@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from obl_magic.events.event import Event, Log, Note
-from obl_magic.events.log import EventLog, read
+from obl_magic.events.log import EventLog, Follower, read
 
 EVENTS: list[Event] = [Log(0, 1.0, "stdout", "eins\nzwei é\x85\u2028\n"), Note(1, 2.0, "sentence", "code")]
 
@@ -64,3 +64,32 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log")
     log.close()
     log.close()
+
+
+# Reading along
+
+
+def test_a_follower_gives_each_event_once_as_it_comes(tmp_path: Path) -> None:
+    """Also where the log did not exist yet."""
+    follower = Follower(tmp_path / "log")
+    assert follower.fresh() == []
+    with EventLog(tmp_path / "log") as log:
+        for event in EVENTS:
+            log.append(event)
+            assert follower.fresh() == [event]
+            assert follower.fresh() == []
+
+
+def test_a_follower_waits_for_the_end_of_a_half_written_line(tmp_path: Path) -> None:
+    """Wherever it is cut, the event comes whole, and once."""
+    whole = written(tmp_path / "log").read_bytes()
+    second = whole.index(b"\n") + 1
+    for cut in (1, second - 1, second, second + 1, len(whole) - 1):
+        path = tmp_path / f"log-{cut}"
+        path.write_bytes(whole[:cut])
+        follower = Follower(path)
+        first = follower.fresh()
+        assert first == EVENTS[: whole[:cut].count(b"\n")]
+        with path.open("ab") as file:
+            file.write(whole[cut:])
+        assert first + follower.fresh() == EVENTS
