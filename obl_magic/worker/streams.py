@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from obl_magic.events.event import STARTUP, Event, Log, to_json
 from obl_magic.events.frames import encode
 
 Emit = Callable[[Event], None]
 _DRAIN_S = 0.005
+LONGEST_PIECE = 1 << 22
+"""Characters of one line that wait for its end."""
 EXIT_ORPHANED = 99
 """Exit code of a rank that found its kernel or launcher gone."""
 
@@ -45,13 +48,37 @@ class EventPipe:
             self._sequence += 1
 
 
+class _Pending:
+    """Text that waits for the end of its line; a line without end is let go in long pieces."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+
+    def add(self, text: str) -> str:
+        """Takes text; gives what is to be sent now, or ""."""
+        cut = max(text.rfind("\n"), text.rfind("\r")) + 1
+        if not cut and self._length + len(text) > LONGEST_PIECE:
+            cut = len(text)
+        sent = self.rest() + text[:cut] if cut else ""
+        if cut < len(text):
+            self._pieces.append(text[cut:])
+            self._length += len(text) - cut
+        return sent
+
+    def rest(self) -> str:
+        """Gives all that waits, or ""."""
+        text, self._pieces, self._length = "".join(self._pieces), [], 0
+        return text
+
+
 class LogStream(io.TextIOBase):
     """A text stream whose writes are log events; buffers up to a line end, a carriage return, or a flush."""
 
     def __init__(self, emit: Emit, rank: int, name: str, descriptor: int) -> None:
         super().__init__()
         self._emit, self._rank, self._stream, self._descriptor = emit, rank, name, descriptor
-        self._pending = ""
+        self._pending = _Pending()
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -62,7 +89,7 @@ class LogStream(io.TextIOBase):
     @property
     def buffer(self) -> io.BufferedIOBase:
         """For code that writes bytes."""
-        return _BytesOf(self)
+        return BytesOf(self)
 
     def writable(self) -> bool:
         return True
@@ -79,11 +106,7 @@ class LogStream(io.TextIOBase):
         if os.getpid() != self._pid:
             self._become_a_childs()
         with self._lock:
-            self._pending += text
-            cut = max(self._pending.rfind("\n"), self._pending.rfind("\r")) + 1
-            if cut:
-                self._send(self._pending[:cut])
-                self._pending = self._pending[cut:]
+            self._send(self._pending.add(text))
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
@@ -94,22 +117,40 @@ class LogStream(io.TextIOBase):
         if os.getpid() != self._pid:
             self._become_a_childs()
         with self._lock:
-            if self._pending:
-                self._send(self._pending)
-                self._pending = ""
+            self._send(self._pending.rest())
+
+    def end(self) -> None:
+        """Sends what is left, a character cut short included."""
+        self.write(self._decoder.decode(b"", final=True))
+        self.flush()
 
     def _become_a_childs(self) -> None:
         """A forked child prints as any child does, into the pipe of its rank; what was pending is its parent's."""
-        self._pid, self._lock, self._pending = os.getpid(), threading.RLock(), ""
+        self._pid, self._lock, self._pending = os.getpid(), threading.RLock(), _Pending()
         self._emit = lambda event: _write_all(self._descriptor, getattr(event, "text", "").encode())
 
     def _send(self, text: str) -> None:
+        if not text:
+            return
         whole = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be kept on disk
         self._emit(Log(self._rank, time.time(), self._stream, whole))
 
 
-class _BytesOf(io.BufferedIOBase):
-    def __init__(self, stream: LogStream) -> None:
+class TakesBytes(Protocol):
+    """A text stream that can be given encoded text."""
+
+    def write_bytes(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+
+
+class BytesOf(io.BufferedIOBase):
+    """The ``buffer`` of a text stream that has none.
+
+    Args:
+        stream: takes what is written.
+    """
+
+    def __init__(self, stream: TakesBytes) -> None:
         super().__init__()
         self._stream = stream
 
@@ -154,7 +195,7 @@ class TakenStreams:
     def close(self) -> None:
         """Flushes what was printed and waits until all of it was sent."""
         for stream in self._streams:
-            stream.flush()
+            stream.end()
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
@@ -172,16 +213,12 @@ class TakenStreams:
         return thread
 
     def _forward(self, reading: int, rank: int, name: str) -> None:
-        pending = b""
+        pending, decoder = _Pending(), codecs.getincrementaldecoder("utf-8")("replace")
         while chunk := os.read(reading, 65536):
-            pending += chunk
-            cut = max(pending.rfind(b"\n"), pending.rfind(b"\r")) + 1
-            if cut:
-                stream = STARTUP if self._starting else name
-                self.pipe.emit(Log(rank, time.time(), stream, pending[:cut].decode("utf-8", "replace")))
-                pending = pending[cut:]
-        if pending:
-            self.pipe.emit(Log(rank, time.time(), name, pending.decode("utf-8", "replace")))
+            if text := pending.add(decoder.decode(chunk)):
+                self.pipe.emit(Log(rank, time.time(), STARTUP if self._starting else name, text))
+        if text := pending.rest() + decoder.decode(b"", final=True):
+            self.pipe.emit(Log(rank, time.time(), name, text))
         os.close(reading)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from obl_magic.events.event import Log, Metric, from_json
 from obl_magic.events.frames import FRAME_BYTES, Decoder, Gap, Stray, Whole
+from obl_magic.worker.streams import LONGEST_PIECE
 
 BEGINS = """
 import ctypes, os, subprocess, sys, threading, time
@@ -189,3 +190,39 @@ def test_only_text_can_be_written() -> None:
     """As with any text stream, a number is a TypeError and not half a line."""
     said = rank("try: sys.stdout.write(3)\nexcept TypeError as error: print(error)")
     assert said.text() == "write() argument must be str, not int\n"
+
+
+def test_a_line_without_end_goes_out_in_long_pieces() -> None:
+    """It would fill the memory; no character is cut in two where a piece ends, and nothing is lost."""
+    said = rank("""
+line = ("é" * 5_999_999 + "x").encode()
+while line: line = line[os.write(1, line):]
+sys.stderr.write("é" * 2_999_999); sys.stderr.write("é" * 2_999_999)
+""")
+    assert said.text() == "é" * 5_999_999 + "x"
+    assert said.text("stderr") == "é" * 5_999_998
+    pieces = [len(e.text) for e in said.events if isinstance(e, Log) and e.stream == "stdout"]
+    assert max(pieces) <= LONGEST_PIECE + 65536
+
+
+def test_half_a_million_dots_on_one_line_take_no_time() -> None:
+    """A progress indicator of many small writes; each costs as much as the first."""
+    said = rank("""
+began = time.perf_counter()
+for _ in range(500_000): sys.stdout.write(".")
+print(time.perf_counter() - began, file=sys.stderr)
+""")
+    assert said.text() == "." * 500_000
+    assert float(said.text("stderr")) < 5
+
+
+def test_a_character_that_never_ends_is_not_lost() -> None:
+    """What is left of it at the end is shown as such."""
+    said = rank("sys.stdout.buffer.write(b'a\\xc3'); os.write(2, b'b\\xe2\\x82')")
+    assert (said.text(), said.text("stderr")) == ("a\ufffd", "b\ufffd")
+
+
+def test_binary_data_arrives_as_what_it_looks_like() -> None:
+    """Every byte there is, from Python and from C code."""
+    said = rank("data = bytes(range(256)); sys.stdout.buffer.write(data); os.write(2, data)")
+    assert said.text() == said.text("stderr") == bytes(range(256)).decode("utf-8", "replace")
