@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from obl_magic import inline, payload, rundir
+from obl_magic import inline, rundir
 from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
-from obl_magic.events.event import Launched, Note
+from obl_magic.events.event import Ended, Launched, Note
 from obl_magic.interrupts import interrupts_held
 from obl_magic.launched import LaunchedRun
+from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, manifest_of
 from obl_magic.parity import ParityReport, report_of
+from obl_magic.payload import files
 from obl_magic.request import checked_options, checked_settings, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
@@ -152,6 +154,7 @@ def launch(
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else engine_for(options)
     with interrupts_held() as interrupted:
+        remove_leftovers()
         folder = rundir.create()
         notes = [] if earlier is None else _take_over(earlier, captured, folder)
         header = header_of(captured, options, chosen, reason, folder)
@@ -162,16 +165,16 @@ def launch(
             ),
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
             beat_s=_beat_s(options),
-            path=tuple(str(Path(entry).absolute()) for entry in sys.path),
+            path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
         )  # fmt: skip
         manifest = manifest_of(captured, options, job, header, capture_s)
         folder.write_bytes(folder.source, captured.source.encode())
         folder.write_json(folder.manifest, manifest)
-        if workers is not None:
-            folder.write_bytes(folder.job, payload.dumps(job, own_modules()))
         ledger = Ledger(folder)
         ledger.open()
         ledger.add(Launched(-1, header.started_s, workers))
+        if workers is not None:
+            _write_down(job, folder, ledger)
         for text in notes:
             ledger.add(Note(-1, header.started_s, text, "resume"))
         shown = NoDisplay() if options.quiet else display or showing()
@@ -197,6 +200,22 @@ def launch(
     elif interrupted:  # when the run was over; what else the cell does is to stop
         raise KeyboardInterrupt
     return this
+
+
+def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger) -> None:
+    """Puts the job where rank 0 reads it.
+
+    Raises:
+        SetupProblem: there is no room for it. The run is then over, as failed.
+    """
+    try:
+        files.save(job, folder, folder.job, own_modules())
+    except Exception as error:
+        ledger.add(Ended(-1, time.time(), "failed", str(error)))
+        ledger.close()
+        raise
+    for buffer in job.buffers:  # on disk now, from where the ranks take them
+        buffer.release()
 
 
 def _take_over(earlier: Run, captured: Captured, folder: rundir.RunDir) -> list[str]:

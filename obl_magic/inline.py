@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import random
@@ -11,15 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from obl_magic import payload
 from obl_magic.display.base import Display
-from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Result, Started
+from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Result, Started
 from obl_magic.interrupts import interrupts_held
+from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.runs import Ledger, Run, epoch_rows
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
 from obl_magic.worker.report import Reporter
+from obl_magic.worker.streams import BytesOf
+
+SHOW_EVERY_S = 0.1
+"""How often numbers alone bring the display up to date."""
 
 
 def run(
@@ -34,9 +39,13 @@ def run(
     """
     __tracebackhide__ = True
 
+    shown_at_s = 0.0
+
     def emit(event: Event) -> None:
+        nonlocal shown_at_s
         ledger.add(event)
-        shown.update(ledger.state, time.time())
+        if not isinstance(event, Metric) or time.time() - shown_at_s > SHOW_EVERY_S:
+            shown.update(ledger.state, shown_at_s := time.time())
 
     reporter = Reporter(emit, 0)
     status, said = "failed", ""
@@ -71,9 +80,8 @@ def _written(value: Any, folder: RunDir, reporter: Reporter) -> Result:
     """The value, written for whoever opens the run later; what cannot be pickled is the caller's alone."""
     file, size_bytes = "", 0
     with contextlib.suppress(Exception):  # any pickler may raise anything
-        data = payload.dumps(value)
-        folder.write_bytes(folder.value(0), data)
-        file, size_bytes = folder.value(0).name, len(data)
+        size_bytes = files.save(value, folder, folder.value(0))
+        file = folder.value(0).name
     return Result(0, time.time(), file, size_bytes, reporter.first_step_s)
 
 
@@ -85,9 +93,25 @@ def _keep(error: BaseException, here: Run) -> None:
 class _Tee(io.TextIOBase):
     """Passes text on to the cell and records it."""
 
+    encoding = "utf-8"
+    errors = "replace"
+
     def __init__(self, to: TextIO, emit: Callable[[Event], None], name: str) -> None:
         super().__init__()
         self._to, self._emit, self._stream = to, emit, name
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """For code that writes bytes; a kernel's own stream has none."""
+        return BytesOf(self)
+
+    def writable(self) -> bool:
+        return True
+
+    def write_bytes(self, data: bytes) -> None:
+        """Writes encoded text, which may end inside a character."""
+        self.write(self._decoder.decode(data))
 
     def write(self, text: str) -> int:
         self._emit(Log(0, time.time(), self._stream, text))

@@ -17,7 +17,7 @@ from pathlib import Path
 from obl_magic import stall
 from obl_magic.display.base import Display
 from obl_magic.errors import OblError, RunFailed
-from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, Note, Restarted, from_json
+from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Failed, Log, Note, Restarted
 from obl_magic.events.frames import Decoder, Gap, Stray
 from obl_magic.failures import read_death
 from obl_magic.interrupts import Presses
@@ -149,7 +149,7 @@ class LaunchedRun:
                 said = f"lost events {piece.first} to {piece.last} of rank {piece.rank}\n"
                 self._ledger.add(Log(LAUNCHER, time.time(), "stderr", said))
             else:
-                self._ledger.add(from_json(piece.text))
+                self._ledger.take(piece.text)
 
     def _on_word(self, line: bytes) -> None:
         self._ledger.add(Log(LAUNCHER, time.time(), "stderr", line.decode("utf-8", "replace")))

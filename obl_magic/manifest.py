@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from obl_magic import payload
+from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.display.base import Header
+from obl_magic.kernel_process import this_process
 from obl_magic.rundir import RunDir
 from obl_magic.values import Captured, Job, Options
 from obl_magic.world import mpi
@@ -77,15 +80,22 @@ def manifest_of(
         "workers": options.workers,
         "engine": header.engine,
         "engine_reason": header.engine_reason,
-        "arguments": {name: repr(value) for name, value in job.args.items()},
+        "arguments": {name: _in_words(value) for name, value in job.args.items()},
         "provided": list(captured.provided),
         "seed": options.seed,
         "options": asdict(options),
         "captured": [asdict(name) for name in captured.names],
         "capture_s": capture_s,
         "environment": _environment(),
+        "kernel": this_process(),
         "header": asdict(header),
     }
+
+
+def _in_words(value: Any) -> str:
+    """The ``repr`` of an argument, unless that would take megabytes."""
+    size = size_bytes(value, payload.dumps)
+    return repr(value) if size < LARGE_BYTES / 100 else f"<{type_name(value)}, {size / 1e6:.1f} MB>"
 
 
 def _environment() -> dict[str, Any]:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +53,7 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """The pickled job that rank 0 reads."""
+        """The pickled job that rank 0 reads; its large arrays lie in ``job.bin`` beside it while the run lasts."""
         return self.path / "job.pkl"
 
     @property
@@ -73,6 +74,11 @@ class RunDir:
     def tidy(self) -> None:
         """Removes what only a run under way needs."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            buffers_of(self.job).unlink(missing_ok=True)
+            for stacks in self.path.glob("stacks-*.txt"):
+                if not stacks.stat().st_size:  # nobody asked for them
+                    stacks.unlink()
 
     def log(self, rank: int) -> Path:
         """What a rank wrote; ``launcher.log`` for rank -1."""
@@ -85,6 +91,11 @@ class RunDir:
     def checkpoint(self, fit: int) -> Path:
         """What is kept of the function's n-th fit, from 1."""
         return self.path / "checkpoints" / f"fit-{fit}.pkl"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether anything is kept of the function's fits."""
+        return any(self.path.glob("checkpoints/fit-*.pkl"))
 
     def take_checkpoints_of(self, other: RunDir) -> int:
         """Copies what another run has kept of its fits; how many there were."""
@@ -105,8 +116,10 @@ class RunDir:
 
     def read_log(self, rank: int) -> str:
         """What a rank (or the launcher, -1) has written so far."""
-        path = self.log(rank)
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        try:
+            return self.log(rank).read_bytes().decode("utf-8", "replace")  # as it is: a return is no line end
+        except FileNotFoundError:
+            return ""
 
     def write_json(self, path: Path, record: Mapping[str, Any]) -> None:
         """Writes a JSON file so that no reader sees half of it."""
@@ -114,17 +127,27 @@ class RunDir:
 
     def write_bytes(self, path: Path, data: bytes) -> None:
         """Writes a file beside and moves it, so that no reader sees half of it."""
+        self.write_parts(path, [data])
+
+    def write_parts(self, path: Path, parts: Iterable[bytes | memoryview]) -> None:
+        """As :meth:`write_bytes`, from many pieces, none of which is copied.
+
+        Raises:
+            SetupProblem: the folder cannot be written.
+        """
         try:
             handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
             os.replace(beside, path)
         except OSError as error:
+            raise unwritable(path, error) from error
+        finally:
             Path(beside).unlink(missing_ok=True)
-            raise _unwritable(path, error) from error
 
 
 def create(where: Path | None = None, now: datetime | None = None) -> RunDir:
@@ -145,7 +168,7 @@ def create(where: Path | None = None, now: datetime | None = None) -> RunDir:
             except FileExistsError:
                 continue
     except OSError as error:
-        raise _unwritable(runs, error) from error
+        raise unwritable(runs, error) from error
 
 
 def existing(where: Path | None = None) -> list[RunDir]:
@@ -156,12 +179,29 @@ def existing(where: Path | None = None) -> list[RunDir]:
     return sorted((RunDir(path) for path in runs.iterdir() if (path / "run.json").is_file()), key=_age)
 
 
+def with_arrays(where: Path | None = None) -> list[RunDir]:
+    """The runs of a home that still have a job's large arrays on disk."""
+    name = buffers_of(RunDir(Path()).job).name
+    return [RunDir(path.parent) for path in ((where or home()) / "runs").glob(f"*/{name}")]
+
+
 def _age(folder: RunDir) -> tuple[str, int]:
     """Orders runs by the second in their id, and within it by when they were written down."""
     return folder.id.rpartition("-")[0], folder.manifest.stat().st_mtime_ns
 
 
-def _unwritable(path: Path, error: OSError) -> SetupProblem:
+def buffers_of(pickle: Path) -> Path:
+    """Where the large arrays of a pickled file lie: beside it."""
+    return pickle.with_suffix(".bin")
+
+
+def private(path: str, flags: int) -> int:
+    """Opens a file that only the user may read, whatever the umask; an ``opener`` for :func:`open`."""
+    return os.open(path, flags, 0o600)
+
+
+def unwritable(path: Path, error: OSError) -> SetupProblem:
+    """That a file of a run cannot be written, as a sentence."""
     return SetupProblem(
         f"cannot write the run's folder {path} ({error.strerror})",
         "free or open it, or set OBLIVIOUS_HOME to a folder you can write",

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
+import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from obl_magic import payload
 from obl_magic.display.base import Header
 from obl_magic.errors import UsageProblem
-from obl_magic.events.event import Event, Log, Metric
-from obl_magic.events.fold import SINGLE_STEP, MetricRow, RunState, empty, fold, metric_rows
-from obl_magic.events.log import EventLog, read
+from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
+from obl_magic.events.fold import SINGLE_STEP, RunState, empty, fold_all
+from obl_magic.events.journal import Journal
+from obl_magic.events.log import Follower
+from obl_magic.events.table import NONE, MetricTable
 from obl_magic.failures import error_of
-from obl_magic.rundir import RunDir, existing
+from obl_magic.kernel_process import is_gone
+from obl_magic.payload import files
+from obl_magic.rundir import RunDir, existing, unwritable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FOLDED_TOGETHER = 1000
+"""Events that wait at most to be folded where nobody asks for the state."""
+
+LOOKS_EVERY_S = 0.1
+"""How often whoever waits for a run of another process reads along in its log."""
 
 LIVE: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 """The runs this process has started, by id, as long as somebody holds them."""
@@ -34,37 +45,95 @@ class Ledger:
 
     def __init__(self, folder: RunDir) -> None:
         self.folder = folder
-        self.state: RunState = empty()
-        self.rows: list[MetricRow] = []
-        self._log: EventLog | None = None
+        self.rows = MetricTable()
+        self._state: RunState = empty()
+        self._unfolded: list[Event] = []
+        self._journal: Journal | None = None
         self._lock = threading.RLock()
         self._listeners: list[Callable[[Event], None]] = []
+        self._follower: Follower | None = None
+        self._kernel: Mapping[str, Any] | None = None
+        self._latest_s = 0.0
 
     @classmethod
-    def of(cls, folder: RunDir) -> Self:
-        """The ledger of a run as its log on disk has it now."""
+    def of(cls, folder: RunDir, kernel: Mapping[str, Any] | None) -> Self:
+        """The ledger of a run that is read from its log on disk, to which another process may still add.
+
+        Args:
+            folder: the run's folder. kernel: the record of the process that conducts the run.
+        """
         ledger = cls(folder)
-        for event in read(folder.events):
-            ledger._fold(event)
+        ledger._follower, ledger._kernel = Follower(folder.events), kernel
         return ledger
 
+    @property
+    def state(self) -> RunState:
+        """What the events so far amount to."""
+        with self._lock:
+            unfolded, self._unfolded = self._unfolded, []
+            self._state = fold_all(self._state, unfolded)
+            return self._state
+
+    def catch_up(self) -> list[Event]:
+        """Folds what was added to the log on disk since the last call; which events these are, numbers apart.
+
+        A run whose kernel is gone without having ended it is over, too: failed. Nothing new comes to a ledger that
+        is written here.
+        """
+        with self._lock:
+            if self._follower is None or self.state.ended_s is not None:
+                return []
+            gone = is_gone(self._kernel)  # asked first: its last words may come just before its end
+            events = []
+            for event in self._follower.each():
+                self._fold(event)
+                if not isinstance(event, Metric):
+                    events.append(event)
+            if gone and self.state.ended_s is None:
+                self._fold(Ended(LAUNCHER, self._latest_s, "failed", _kernel_gone(self.folder, self._kernel)))
+            return events
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody else writes it, or has written it."""
+        return self._follower is not None
+
     def open(self) -> None:
-        """Starts writing."""
-        self._log = EventLog(self.folder.events)
+        """Starts writing.
+
+        Raises:
+            SetupProblem: the folder cannot be written.
+        """
+        try:
+            self._journal = Journal(self.folder.events, self.folder.log)
+        except OSError as error:
+            raise unwritable(self.folder.events, error) from error
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Calls ``listener`` with every event added from now on, after it was folded."""
+        """Calls ``listener`` with every event added from now on."""
         self._listeners.append(listener)
 
-    def add(self, event: Event) -> None:
-        """Writes and folds one event."""
+    def take(self, line: str) -> None:
+        """As :meth:`add`, of an event that came as its JSON; what is none is kept as the launcher's words."""
+        try:
+            event = from_json(line)
+        except ValueError as error:
+            self.add(Log(LAUNCHER, time.time(), "stderr", f"{error}\n"))
+        else:
+            self.add(event, line)
+
+    def add(self, event: Event, line: str | None = None) -> None:
+        """Writes and folds one event. What cannot be written is said at the run's end.
+
+        Args:
+            event: the event. line: its JSON, where that is known already.
+        """
         with self._lock:
-            if self._log is None:
+            if self._journal is None:
                 return
-            self._log.append(event)
-            if isinstance(event, Log):
-                with self.folder.log(event.rank).open("a", encoding="utf-8", newline="") as file:
-                    file.write(event.text)
+            if isinstance(event, Ended) and (lost := self._journal.lost):
+                self.add(Note(LAUNCHER, event.time_s, lost, "not-written"))
+            self._journal.write(event, line)
             self._fold(event)
         for listener in self._listeners:
             listener(event)
@@ -72,14 +141,17 @@ class Ledger:
     def close(self) -> None:
         """Closes the log; later events are dropped."""
         with self._lock:
-            if self._log is not None:
-                self._log.close()
-                self._log = None
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
 
     def _fold(self, event: Event) -> None:
-        self.state = fold(self.state, event)
+        self._unfolded.append(event)
+        self._latest_s = max(self._latest_s, event.time_s)
         if isinstance(event, Metric):
-            self.rows.extend(metric_rows(event))
+            self.rows.add(event)
+        if len(self._unfolded) >= FOLDED_TOGETHER:
+            _ = self.state
 
 
 class Run:
@@ -104,7 +176,8 @@ class Run:
             UsageProblem: there is no such run, or more than one.
         """
         folder = run if isinstance(run, RunDir) else _find(run)
-        return cls(Ledger.of(folder), json.loads(folder.manifest.read_text()))
+        manifest = json.loads(folder.manifest.read_text())
+        return cls(Ledger.of(folder, manifest.get("kernel")), manifest)
 
     @property
     def id(self) -> str:
@@ -135,7 +208,7 @@ class Run:
     @property
     def status(self) -> str:
         """``running``, ``succeeded``, ``failed``, ``interrupted``, ``stalled`` or ``timed out``."""
-        return self._ledger.state.status
+        return self._state.status
 
     @property
     def value(self) -> Any:
@@ -156,25 +229,32 @@ class Run:
         ``time_s`` is seconds since the run began; ``epoch`` is 1-based; ``step`` counts optimizer steps. A Keras
         fit reports its epochs' logs under their own names, and now and then a step's as ``batch_<name>``.
         """
+        import numpy as np
         import pandas as pd
 
-        begun = self._ledger.state.started_s or 0.0
-        rows = [(r.time_s - begun, r.rank, r.epoch, r.step, r.name, r.value) for r in list(self._ledger.rows)]
-        table = pd.DataFrame(rows, columns=["time_s", "rank", "epoch", "step", "name", "value"])
-        return table.astype({"epoch": "Int64", "step": "Int64", "rank": "int64", "value": "float64"})
+        begun = self._state.started_s or 0.0
+        rows = self._ledger.rows.kept(lambda name: True)
+        columns: dict[str, Any] = {
+            "time_s": np.array(rows.time_s) - begun,
+            "rank": np.array(rows.ranks, "int64"),
+        }
+        for name, column in (("epoch", np.array(rows.epochs)), ("step", np.array(rows.steps))):
+            columns[name] = pd.arrays.IntegerArray(column, column == NONE)
+        names = pd.Series(rows.names, dtype="str").take(np.array(rows.codes, "int64"))
+        return pd.DataFrame({**columns, "name": names.array, "value": np.array(rows.values)})
 
     @property
     def error(self) -> BaseException | None:
         """Why the run did not succeed: the worker's exception where it could travel; None if it did."""
         if self._error is None and self.status not in ("running", "succeeded"):
-            self._error = error_of(self._ledger.state, self._ledger.folder)
+            self._error = error_of(self._state, self._ledger.folder)
             self._error.run = self  # type: ignore[attr-defined]
         return self._error
 
     @property
     def timings(self) -> dict[str, float | None]:
         """Seconds: ``capture_s``, ``launch_s`` (until every rank had the job), ``first_step_s``, ``total_s``."""
-        state, begun = self._ledger.state, self._ledger.state.started_s
+        state, begun = self._state, self._state.started_s
         firsts = [r.first_step_s for r in state.ranks.values() if r.first_step_s is not None]
         return {
             "capture_s": self._manifest.get("capture_s"),
@@ -193,7 +273,7 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """What was made distributed and what was not, in plain words."""
-        return [note.text for note in self._ledger.state.notes]
+        return [note.text for note in self._state.notes]
 
     def logs(self, rank: int = 0) -> str:
         """Everything a rank printed (-1: the launcher), Python and C code alike."""
@@ -203,17 +283,38 @@ class Run:
         """Returns this run when it has ended, or after ``timeout_s`` seconds; ask :attr:`status` which."""
         if self._live is not None:
             self._live.wait(timeout_s)
+        elif self._ledger.is_read:
+            until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+            while self.status == "running" and (left_s := until - time.monotonic()) > 0:
+                time.sleep(min(LOOKS_EVERY_S, left_s))
         return self
 
     def stop(self) -> None:
-        """Ends the run now; no process of it is left when this returns."""
+        """Ends the run now; no process of it is left when this returns.
+
+        Raises:
+            UsageProblem: another kernel conducts it.
+        """
         if self._live is not None:
             self._live.stop()
+        elif self._ledger.is_read and self.status == "running":
+            kernel = self._manifest["kernel"]
+            raise UsageProblem(
+                f"stop of {self.id}, which the kernel with process id {kernel['pid']} on {kernel['host']} runs",
+                "a run of this kernel",
+                "%oblivious stop, or Kernel > Interrupt, in that notebook",
+            )
+
+    @property
+    def _state(self) -> RunState:
+        """The state as it is now, wherever the run is conducted."""
+        self._ledger.catch_up()
+        return self._ledger.state
 
     def _value_of(self, rank: int) -> Any:
         if rank not in self._values:
-            name = (self._ledger.state.results or {}).get(rank)
-            self._values[rank] = payload.loads((self.dir / name).read_bytes()) if name else None
+            name = (self._state.results or {}).get(rank)
+            self._values[rank] = files.load(self.dir / name) if name else None
         return self._values[rank]
 
     def _keep_value(self, value: Any) -> None:
@@ -230,7 +331,7 @@ class Run:
     def __repr__(self) -> str:
         from obl_magic.display.text import summary
 
-        return summary(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
+        return summary(self._header, self._state, epoch_rows(self._ledger.rows))
 
     def _ipython_display_(self) -> None:
         """Shows the run as a still, but not a second time in the cell where its panel is."""
@@ -239,12 +340,12 @@ class Run:
         here, self._shown_in = self._shown_in, None
         if here is not None and here == current_cell():
             return
-        show_still(self._header, self._ledger.state, epoch_rows(self._ledger.rows))
+        show_still(self._header, self._state, epoch_rows(self._ledger.rows))
 
 
-def epoch_rows(rows: Sequence[MetricRow]) -> list[MetricRow]:
+def epoch_rows(rows: MetricTable) -> MetricTable:
     """The rows worth showing: without the samples of single steps."""
-    return [row for row in list(rows) if not row.name.startswith(SINGLE_STEP)]
+    return rows.kept(lambda name: not name.startswith(SINGLE_STEP))
 
 
 def _find(name: str) -> RunDir:
@@ -257,6 +358,12 @@ def _find(name: str) -> RunDir:
     known = ", ".join(run.id for run in runs[-3:]) or "none"
     what = "no run of that id" if not found else f"{len(found)} runs of that id"
     raise UsageProblem(f"run {name!r} ({what})", f"the id of one run; the newest: {known}", "%oblivious runs")
+
+
+def _kernel_gone(folder: RunDir, kernel: Mapping[str, Any] | None) -> str:
+    who = f" (process {kernel['pid']} has ended)" if kernel else ""
+    kept = f"go on from its last epoch: --resume {folder.id}" if folder.has_checkpoints else "run it again"
+    return f"its kernel is gone{who}, and the run went with it; do: {kept}"
 
 
 def _since(begun: float | None, then: float | None) -> float | None:

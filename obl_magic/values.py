@@ -53,6 +53,7 @@ class Captured:
         source: its source text, exactly as written.
         digest: sha256 of ``source``, hexadecimal.
         payload: the pickled function and the values for its parameters without default.
+        buffers: of its large arrays, which lie beside the payload and are not copied.
         names: what it drags along, largest first.
         sources: cell texts for tracebacks.
         provided: parameters filled by name from the notebook. provided_values: with what.
@@ -66,6 +67,7 @@ class Captured:
     sources: tuple[CellSource, ...] = ()
     provided: tuple[str, ...] = ()
     provided_values: dict[str, Any] = field(default_factory=dict, repr=False)
+    buffers: tuple[Any, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,13 @@ class Job:
         name: the function's name.
         digest: sha256 the ranks must find when they hash the source they got.
         source: the function's source.
-        payload: the pickled function with its provided values.
+        payload: the pickled function with its provided values. buffers: of its large arrays, beside it.
         args: arguments by name.
         sources: cell texts for tracebacks.
         seed: base seed.
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
-        run_dir: the run's folder. beat_s: seconds between two heartbeats.
+        run_dir: the run's folder, or "" where nothing is kept. beat_s: seconds between two heartbeats.
         path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
     """
 
@@ -148,3 +150,4 @@ class Job:
     run_dir: str
     beat_s: float = 1.0
     path: tuple[str, ...] = ()
+    buffers: tuple[Any, ...] = field(default=(), repr=False)

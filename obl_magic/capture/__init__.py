@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from inspect import Parameter
+from pickle import PickleBuffer
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -42,7 +43,8 @@ def capture(
         travels: whether it must be sent anywhere; a function that is called here may reach what cannot be.
 
     Returns:
-        The captured function. Its payload is the pickle of ``(fn, provided)``, where ``provided`` is a dict.
+        The captured function. Its payload is the pickle of ``(fn, provided)``, where ``provided`` is a dict;
+        the buffers of large arrays lie beside it.
 
     Raises:
         UsageProblem: the function is of no kind that can run, or an argument is unknown or missing.
@@ -55,7 +57,8 @@ def capture(
     )
     modules = own_modules()
     own = frozenset(module.__name__ for module in modules)
-    data = _pickle(function, provided, given, modules, own) if travels else b""
+    large: list[PickleBuffer] = []
+    data = _pickle(function, provided, given, modules, own, large) if travels else b""
     reached = list(walk(function, provided, own))
     source = source_of(function)
     return Captured(
@@ -67,6 +70,7 @@ def capture(
         sources=sources_of((here.value for here in reached if _travels(here.value, own)), cells),
         provided=tuple(provided),
         provided_values=provided,
+        buffers=tuple(large),
     )
 
 
@@ -170,18 +174,19 @@ def _pickle(
     args: dict[str, Any],
     modules: tuple[ModuleType, ...],
     own: frozenset[str],
+    large: list[PickleBuffer],
 ) -> bytes:
     def attempt(value: Any) -> Exception | None:
         try:
-            payload.dumps(value, modules)
+            payload.dumps(value, modules, [])
         except Exception as error:  # a __reduce__ may raise anything
             return error
         return None
 
     try:
-        data = payload.dumps((fn, provided), modules)
+        data = payload.dumps((fn, provided), modules, large)
         if args:
-            payload.dumps(args, modules)  # sent apart, with the job; refused here, before anything starts
+            payload.dumps(args, modules, [])  # sent apart, with the job; refused here, before anything starts
         return data
     except Exception as error:
         found = culprit(fn, {**provided, **args}, own, attempt)

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from obl_magic.display.base import one_line
 from obl_magic.events.fold import MetricRow
+from obl_magic.events.table import Course, MetricTable
 
 VALIDATION = "val_"
 _FALLING = ("loss", "error", "mse", "mae", "mape", "msle", "perplexity", "entropy", "divergence")
@@ -62,13 +63,7 @@ def curves(rows: Sequence[MetricRow]) -> tuple[Curve, ...]:
     A metric that several ranks report is taken from the lowest; one that was reported within epochs
     is drawn over epochs, any other over steps.
     """
-    reporters: dict[str, int] = {}
-    for row in rows:
-        reporters[row.name] = min(row.rank, reporters.get(row.name, row.rank))
-    courses: dict[str, list[MetricRow]] = {}
-    for row in rows:
-        if row.rank == reporters[row.name]:
-            courses.setdefault(row.name, []).append(row)
+    courses = rows.courses() if isinstance(rows, MetricTable) else _courses(rows)
     families = list(dict.fromkeys(_base(name) for name in courses))
     ordered = sorted(courses, key=lambda name: (families.index(_base(name)), name.startswith(VALIDATION)))
     return tuple(_curve(name, courses[name]) for name in ordered)
@@ -118,40 +113,55 @@ def _base(name: str) -> str:
     return name.removeprefix(VALIDATION)
 
 
-def _curve(name: str, rows: list[MetricRow]) -> Curve:
-    unit, points = "epoch", _over_epochs(rows)
-    if len(points) < 2 and len(rows) > len(points):
-        unit, points = "step", _over_steps(rows)
+def _courses(rows: Sequence[MetricRow]) -> dict[str, Course]:
+    """As :meth:`MetricTable.courses`, of any rows."""
+    reporters: dict[str, int] = {}
+    for row in rows:
+        reporters[row.name] = min(row.rank, reporters.get(row.name, row.rank))
+    of: dict[str, list[MetricRow]] = {}
+    for row in rows:
+        if row.rank == reporters[row.name]:
+            of.setdefault(row.name, []).append(row)
+    return {
+        name: ([row.epoch for row in its], [row.step for row in its], [_value(row.value) for row in its])
+        for name, its in of.items()
+    }
+
+
+def _curve(name: str, course: Course) -> Curve:
+    epochs, steps, values = course
+    unit, points = "epoch", _over_epochs(epochs, values)
+    if len(points) < 2 and len(values) > len(points):
+        unit, points = "step", _over_steps(steps, values)
     xs, ys = tuple(points), tuple(points.values())
     return Curve(one_line(name), unit, xs, ys, _best(_base(name), ys))
 
 
-def _over_epochs(rows: list[MetricRow]) -> dict[int, float]:
+def _over_epochs(epochs: list[int | None], values: list[float]) -> dict[int, float]:
     """Last value of each epoch; a second fit, which starts at epoch 1 again, continues the first."""
     points: dict[int, float] = {}
     before = offset = 0
-    for row in rows:
-        if row.epoch is None:
+    for epoch, value in zip(epochs, values, strict=True):
+        if epoch is None:
             continue
-        if row.epoch == 1 and before > 1:
+        if epoch == 1 and before > 1:
             offset = max(points)
-        before = row.epoch
-        points[row.epoch + offset] = _value(row)
+        before = epoch
+        points[epoch + offset] = value
     return dict(sorted(points.items()))
 
 
-def _over_steps(rows: list[MetricRow]) -> dict[int, float]:
+def _over_steps(steps: list[int | None], values: list[float]) -> dict[int, float]:
     """Every value by its step, or by its place in the order where steps are missing or do not rise."""
-    steps = [row.step for row in rows]
     known = [step for step in steps if step is not None]
     rising = len(known) == len(steps) and all(a < b for a, b in pairwise(known))
-    return {(known[place] if rising else place + 1): _value(row) for place, row in enumerate(rows)}
+    return dict(zip(known if rising else range(1, len(values) + 1), values, strict=True))
 
 
-def _value(row: MetricRow) -> float:
+def _value(value: object) -> float:
     """The value as a float; what was reported by hand may be none."""
     try:
-        return float(row.value)
+        return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 LAUNCHER = -1
@@ -207,9 +207,14 @@ KINDS: dict[str, type[Event]] = {
 }
 
 
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in KINDS.values()}
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def to_json(event: Event) -> str:
     """One line of JSON: ASCII, no newline; NaN and infinities as strings, so that any reader can parse it."""
-    return json.dumps({"kind": event.kind, **_plain(asdict(event))}, separators=(",", ":"), allow_nan=False)
+    kind = type(event)
+    return _encode({"kind": kind.kind, **{name: _plain(getattr(event, name)) for name in _NAMES[kind]}})
 
 
 def from_json(line: str) -> Event:
@@ -221,7 +226,7 @@ def from_json(line: str) -> Event:
     try:
         record = json.loads(line)
         cls = KINDS[record.pop("kind")]
-        known = {f.name for f in fields(cls)}
+        known = _NAMES[cls]
         return cls(**{name: _number(value) for name, value in record.items() if name in known})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an event: {line[:80]!r}") from error

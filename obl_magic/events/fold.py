@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from obl_magic.events.event import (
     STARTUP,
@@ -116,8 +118,7 @@ def fold(state: RunState, event: Event) -> RunState:
             state = _rank(_moved(state, event), event.rank, step=event.stepped)
             return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
         case Metric():
-            told = {name: value for name, value in event.values.items() if not name.startswith(SINGLE_STEP)}
-            return replace(_moved(state, event), latest={**(state.latest or {}), **told})
+            return _fold_metrics(state, [event])
         case Log():
             known = state.ranks.get(event.rank, RankState())
             if event.rank >= 0 and event.stream != STARTUP and not any(r.step for r in state.ranks.values()):
@@ -157,6 +158,33 @@ def fold(state: RunState, event: Event) -> RunState:
 
 def _again(event: Restarted) -> str:
     return f"restarted after a failure ({event.cause}); it goes on from the last epoch that was kept"
+
+
+def fold_all(state: RunState, events: Sequence[Event]) -> RunState:
+    """The state after more events, in their order; the same as folding one by one, and cheaper."""
+    for kind, group in groupby(events, type):
+        if kind is Metric:
+            state = _fold_metrics(state, [event for event in group if isinstance(event, Metric)])
+        else:
+            for event in group:
+                state = fold(state, event)
+    return state
+
+
+def _fold_metrics(state: RunState, metrics: Sequence[Metric]) -> RunState:
+    """The state after metrics that follow each other."""
+    latest, moved = dict(state.latest or {}), dict[int, float]()
+    for metric in metrics:
+        moved[metric.rank] = metric.time_s
+        for name, value in metric.values.items():
+            if not name.startswith(SINGLE_STEP):
+                latest[name] = value
+    ranks = {
+        rank: replace(state.ranks.get(rank, RankState()), beat_s=time_s, moved_s=time_s)
+        for rank, time_s in moved.items()
+    }
+    begun = metrics[0].time_s if state.started_s is None else state.started_s
+    return replace(state, ranks={**state.ranks, **ranks}, latest=latest, started_s=begun)
 
 
 def metric_rows(event: Metric) -> list[MetricRow]:

@@ -1,12 +1,13 @@
-"""Appends events to a run's log and reads them back. One JSON line each; a torn last line is left out."""
+"""Appends events to a run's log and reads them back, also along. One JSON line each; a torn last line is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from obl_magic.events.appending import Appending
 from obl_magic.events.event import Event, from_json, to_json
 
 
@@ -14,11 +15,26 @@ class EventLog:
     """An append-only file of events; every line is on its way to the disk when :meth:`append` returns."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="ascii", buffering=1)
+        self._file = Appending(path)
 
-    def append(self, event: Event) -> None:
-        """Adds one event."""
-        self._file.write(to_json(event) + "\n")
+    def append(self, event: Event, line: str | None = None) -> None:
+        """Adds one event.
+
+        Args:
+            event: the event. line: its JSON, where that is known already.
+
+        Raises:
+            OSError: it could not be written; nothing of it was.
+        """
+        self._file.append(((to_json(event) if line is None else line) + "\n").encode("ascii"))
+
+    def end_with(self, events: Sequence[Event]) -> None:
+        """Adds the last events, in place of those before them where there is no room.
+
+        Raises:
+            OSError: they could not be written all the same.
+        """
+        self._file.end_with("".join(to_json(event) + "\n" for event in events).encode("ascii"))
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
@@ -33,15 +49,44 @@ class EventLog:
         self.close()
 
 
+class Follower:
+    """Reads along in a log that somebody else, perhaps another process, is writing.
+
+    Args:
+        path: the log; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+
+    def fresh(self) -> list[Event]:
+        """The events whose lines were completed since the last call, in order; a half-written one comes later.
+
+        Raises:
+            ValueError: a line is not an event.
+        """
+        return list(self.each())
+
+    def each(self) -> Iterator[Event]:
+        """As :meth:`fresh`, one after another: a log of a million events is never in memory as a whole."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._read_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_bytes += len(line)
+                yield from_json(line.decode("ascii", "replace"))
+
+
 def read(path: Path) -> Iterator[Event]:
     """The events of a log, in order.
 
     Raises:
         ValueError: a line other than the last is not an event.
     """
-    if not path.exists():
-        return
-    with path.open(encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield from_json(line)
+    yield from Follower(path).each()

@@ -10,6 +10,9 @@ their globals (and may import each other in a circle). Names that only a class b
 are sent along. A function under ``functools.cache`` travels as its code, with an empty cache, and one
 under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
 bring these classes (``keras_objects``).
+
+Large arrays need not be copied into the pickle: their buffers are handed out beside it (PEP 574), and
+``files`` writes them down from where they lie.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ import io
 import pickle
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import keras_objects, tf_functions
+from obl_magic.payload import arrays, keras_objects, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -33,12 +36,19 @@ _NOT_SENT = ("__builtins__", "__loader__", "__spec__", "__cached__")
 """A module's entries that belong to the process that imported it; some loaders cannot be pickled."""
 
 
-def dumps(obj: object, by_value: Iterable[ModuleType] = ()) -> bytes:
+LARGE_BYTES = 1 << 20
+"""From here on a buffer lies beside the pickle, where the caller has a place for it."""
+
+
+def dumps(
+    obj: object, by_value: Iterable[ModuleType] = (), large: list[pickle.PickleBuffer] | None = None
+) -> bytes:
     """Pickles an object so that a plain Python process can load it.
 
     Args:
         obj: anything picklable, including functions and classes of a notebook.
         by_value: imported modules whose functions and classes travel as code instead of as an import.
+        large: takes the large buffers of arrays, in order, instead of the pickle; they are the arrays' own memory.
 
     Returns:
         The pickle, for :func:`loads`.
@@ -47,13 +57,17 @@ def dumps(obj: object, by_value: Iterable[ModuleType] = ()) -> bytes:
         Exception: whatever the pickler or a ``__reduce__`` raises.
     """
     with _registered(by_value), io.BytesIO() as file:
-        _pickler()(file).dump(obj)
+        _pickler()(file, large).dump(obj)
         return file.getvalue()
 
 
-def loads(data: bytes) -> Any:
-    """Restores what :func:`dumps` wrote. Runs the pickle: see the trust boundary above."""
-    return pickle.loads(data)
+def loads(data: bytes, large: Iterable[Any] = ()) -> Any:
+    """Restores what :func:`dumps` wrote. Runs the pickle: see the trust boundary above.
+
+    Args:
+        data: the pickle. large: the buffers that lie beside it, in order; its arrays are made of them, uncopied.
+    """
+    return pickle.loads(data, buffers=large)
 
 
 @contextlib.contextmanager
@@ -79,8 +93,8 @@ def _pickler() -> type[Any]:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def __init__(self, file: io.BytesIO) -> None:
-            super().__init__(file)
+        def __init__(self, file: io.BytesIO, large: list[pickle.PickleBuffer] | None) -> None:
+            super().__init__(file, protocol=5, buffer_callback=None if large is None else _beside(large))
             self._shells: dict[str, _Shell] = {}
             self._by_value = {name: sys.modules[name] for name in cloudpickle.list_registry_pickle_by_value()}
 
@@ -92,7 +106,11 @@ def _pickler() -> type[Any]:
                 return _with_class_body_names(obj, super().reducer_override(obj))
             if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
-            for mended in (keras_objects.reduce(obj, self.proto), tf_functions.reduce(obj, self._by_value)):
+            for mended in (
+                arrays.reduce(obj, LARGE_BYTES),
+                keras_objects.reduce(obj, self.proto),
+                tf_functions.reduce(obj, self._by_value),
+            ):
                 if mended is not None:
                     return mended
             return super().reducer_override(obj)
@@ -112,6 +130,19 @@ def _pickler() -> type[Any]:
             return self._shells.setdefault(module.__name__, _Shell(module))
 
     return Pickler
+
+
+def _beside(large: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Keeps large buffers; whether a buffer is to go into the pickle instead."""
+
+    def into_the_pickle(buffer: pickle.PickleBuffer) -> bool:
+        view = memoryview(buffer)
+        if view.nbytes < LARGE_BYTES or not view.contiguous:
+            return True
+        large.append(buffer)
+        return False
+
+    return into_the_pickle
 
 
 class _Shell:

@@ -2,19 +2,21 @@
 
 Keras pickles a model as its saved file, which names classes but does not hold them; a process where they are
 not registered cannot load it (not even the notebook's own). So the classes and functions travel beside the
-file.
+file, which itself is never copied into the pickle.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
+from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any
 
 
 def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
-    """The pickle recipe of a Keras object that is made of custom classes or functions.
+    """The pickle recipe of a Keras object, with the custom classes and functions that it is made of.
 
     Args:
         obj: any object.
@@ -28,12 +30,13 @@ def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     if not kinds or not isinstance(obj, kinds):
         return None
     custom = _custom_objects(obj, kinds, keras)
-    if not custom:
-        return None
     recipe = obj.__reduce_ex__(protocol)
     if not isinstance(recipe, tuple) or len(recipe) != 2:
         return None  # the user's own recipe with a state: theirs to get right
-    return _restore, (custom, *recipe)
+    rebuild, args = recipe
+    if getattr(rebuild, "__name__", "") == "_unpickle_model":
+        args = tuple(map(_uncopied, args))
+    return _restore, (custom, rebuild, args)
 
 
 def _restore(custom: dict[str, Any], rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -41,6 +44,42 @@ def _restore(custom: dict[str, Any], rebuild: Callable[..., Any], args: tuple[An
 
     with keras.saving.custom_object_scope(custom):
         return rebuild(*args)
+
+
+def _uncopied(part: Any) -> Any:
+    """Keras' saved file, held in memory, as one whose contents the pickler need not copy; anything else as it is."""
+    return _File(part.getbuffer()) if type(part) is io.BytesIO else part
+
+
+class _File(io.RawIOBase):
+    """A file whose contents are memory of somebody else's.
+
+    Args:
+        memory: its contents.
+    """
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__()
+        self._memory, self._at = memoryview(memory), 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _File, (PickleBuffer(self._memory),)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, len(self._memory)))
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._memory[self._at : self._at + len(buffer)]
+        memoryview(buffer)[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
 
 def _kinds(keras: Any) -> tuple[type, ...]:

@@ -16,23 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from obl_magic import payload
 from obl_magic.events.event import Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
 from obl_magic.worker import execute, heart, ranks
 from obl_magic.worker.frameworks import on_import
+from obl_magic.worker.receive import receive
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
 
-POLL_S = 0.005
-SOON_S = 5.0
-POLL_SELDOM_S = 0.05
-"""A rank whose job does not come soon stands by, and must cost next to nothing."""
 UNTIL_ENDED_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
@@ -50,7 +44,7 @@ def main() -> None:
     if os.environ.pop(ranks.STANDS_BY, ""):
         with streams.starting(), contextlib.suppress(ImportError):
             importlib.import_module("keras")
-    job = _receive(me)
+    job = receive(me)
     _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
     reporter = Reporter(streams.pipe.emit, me.rank)
     reporter.emit(
@@ -74,43 +68,6 @@ def main() -> None:
     atexit._run_exitfuncs()
     _finalize_mpi()
     os._exit(0)
-
-
-def _receive(me: ranks.Rank) -> Job:
-    """Rank 0 reads the job's path from standard input and its bytes from there; the others get them over MPI."""
-    if me.size == 1:
-        return _load(*_read_job())
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
-    if me.rank == 0:
-        told = _read_job()
-        for other in range(1, me.size):
-            comm.Send([b"", MPI.BYTE], dest=other, tag=1)
-    else:
-        began = time.monotonic()
-        while not comm.Iprobe(source=0, tag=1):
-            time.sleep(POLL_S if time.monotonic() - began < SOON_S else POLL_SELDOM_S)
-        comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=1)
-        told = b"", False
-    return _load(*comm.bcast(told, root=0))
-
-
-def _read_job() -> tuple[bytes, bool]:
-    """(the pickled job, whether it goes on from what an earlier world has kept)."""
-    line = sys.stdin.readline()
-    if not line:
-        os._exit(EXIT_ORPHANED)
-    told = json.loads(line)
-    return Path(told["job"]).read_bytes(), bool(told["goes_on"])
-
-
-def _load(data: bytes, goes_on: bool) -> Job:
-    job: Any = payload.loads(data)
-    assert isinstance(job, Job)
-    job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or goes_on))
-    sys.path += [entry for entry in job.path if entry not in sys.path]
-    return job
 
 
 def _import_what_it_uses(job: Job) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from obl_magic import payload
-from obl_magic.errors import NotOblivious
+from obl_magic.errors import NotOblivious, SetupProblem
 from obl_magic.events.event import Failed, Result
+from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import collectives, tracebacks
@@ -52,7 +53,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
 
             world = collectives.connect(job.engine)
             contexts.callback(world.close)
-            folder = None if job.settings.stop_after else RunDir.at(job.run_dir)
+            folder = None if job.settings.stop_after or not job.run_dir else RunDir.at(job.run_dir)
             adapter.append(
                 contexts.enter_context(keras_adapter.oblivious(world, reporter, job.settings, folder))
             )
@@ -116,7 +117,7 @@ def run(job: Job, reporter: Reporter) -> Finished:
             )
         _seed(job.seed)
         with ExitStack() as stack:
-            function, provided = payload.loads(job.payload)
+            function, provided = payload.loads(job.payload, job.buffers)
             stack.callback(sys.stdout.flush)
             return Finished(
                 value=call(function, arguments_for(provided, job, function, reporter), job, reporter)
@@ -134,7 +135,7 @@ def _stopped(reporter: Reporter) -> Finished:
     if reporter.rank != 0:
         return Finished()
     try:
-        payload.dumps(reporter.model)
+        payload.dumps(reporter.model, large=[])
     except Exception:
         return Finished()
     return Finished(value=reporter.model)
@@ -145,13 +146,13 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
     folder = RunDir.at(job.run_dir)
     if finished.error is None:
         try:
-            data = payload.dumps(finished.value)
+            size_bytes = files.save(finished.value, folder, path := folder.value(reporter.rank))
+        except SetupProblem as problem:
+            finished = Finished(error=problem)
         except Exception as error:
             finished = Finished(error=_unsendable(finished.value, error))
         else:
-            path = folder.value(reporter.rank)
-            folder.write_bytes(path, data)
-            reporter.emit(Result(reporter.rank, time.time(), path.name, len(data), reporter.first_step_s))
+            reporter.emit(Result(reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s))
             return True
     assert finished.error is not None
     reporter.emit(_failed(finished.error, job, folder, reporter.rank))

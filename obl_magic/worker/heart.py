@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from obl_magic.events.event import Heartbeat
+from obl_magic.rundir import private
 from obl_magic.values import CellSource
 from obl_magic.worker.report import Reporter
 
@@ -116,7 +117,8 @@ class Heart:
 
 def dump_when_asked(file: Path) -> None:
     """From now on, writes the stacks of all threads to ``file`` at each :data:`DUMP`; also while C code hangs."""
-    faulthandler.register(DUMP, file=file.open("w"), all_threads=True)
+    kept = os.fdopen(private(str(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w")
+    faulthandler.register(DUMP, file=kept, all_threads=True)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

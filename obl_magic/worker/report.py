@@ -110,4 +110,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def _whole(name: str, value: Any) -> int | None:
-    return None if value is None else int(value)
+    if value is None or abs(whole := int(value)) < 2**63:
+        return None if value is None else whole
+    raise TypeError(
+        f"report() got {name}={value!r}; expected a whole number below 2**63; do: report({name}=0)"
+    )

@@ -22,6 +22,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "int": st.integers(-(2**60), 2**60),
     "float": numbers,
     "str": anything,
+    "bool": st.booleans(),
     "int | None": st.none() | st.integers(-(2**60), 2**60),
     "float | None": st.none() | numbers,
     "dict[str, float]": named,

@@ -1,0 +1,22 @@
+"""Removes large arrays that a run has left on disk because its kernel went away before it. Touches nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from obl_magic import rundir
+from obl_magic.kernel_process import is_gone
+
+
+def remove_leftovers(where: Path | None = None) -> None:
+    """Tidies up after runs of a home whose kernels are gone: a job's arrays may take gigabytes.
+
+    Args:
+        where: the home; by default this notebook's.
+    """
+    for folder in rundir.with_arrays(where):
+        with contextlib.suppress(OSError, ValueError):
+            if is_gone(json.loads(folder.manifest.read_text()).get("kernel")):
+                folder.tidy()

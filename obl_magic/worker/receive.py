@@ -1,0 +1,143 @@
+"""How a rank gets its job: rank 0 from its kernel, the others from rank 0. Large arrays come once to each host.
+
+They lie in a file in the run's folder, which ranks that see it map into their memory, sharing its pages. To a host
+that does not see it they are sent once, over MPI, and kept in a file in memory that its ranks map alike. Either way
+who writes into an array gets pages of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from obl_magic import payload
+from obl_magic.payload import buffers
+from obl_magic.rundir import buffers_of
+from obl_magic.values import Job
+from obl_magic.worker.ranks import Rank
+from obl_magic.worker.streams import EXIT_ORPHANED
+
+POLL_S = 0.005
+SOON_S = 5.0
+POLL_SELDOM_S = 0.05
+"""A rank whose job does not come soon stands by, and must cost next to nothing."""
+CHUNK_BYTES = 1 << 26
+_WOKEN, _ARRAYS = 1, 2
+
+
+def receive(me: Rank) -> Job:
+    """The job: rank 0 reads its path from standard input and its bytes from there; the others get them over MPI."""
+    if me.size == 1:
+        job, data, goes_on = _read_job()
+        return _load(data, _mapped_here(job), goes_on)
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    if me.rank == 0:
+        told = _read_job()
+        for other in range(1, me.size):
+            comm.Send([b"", MPI.BYTE], dest=other, tag=_WOKEN)
+    else:
+        began = time.monotonic()
+        while not comm.Iprobe(source=0, tag=_WOKEN):
+            time.sleep(POLL_S if time.monotonic() - began < SOON_S else POLL_SELDOM_S)
+        comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=_WOKEN)
+        told = "", b"", False
+    job, data, goes_on = comm.bcast(told, root=0)
+    return _load(data, shared(comm, buffers_of(Path(job))), goes_on)
+
+
+def shared(comm: Any, path: Path) -> Sequence[memoryview]:
+    """The large buffers of a job on every rank, with one copy of them on each host; every rank must call it.
+
+    Args:
+        comm: mpi4py's communicator. path: their file, as this rank would see it; rank 0 sees it if there is one.
+
+    Returns:
+        The buffers in order; none where rank 0 has no file.
+    """
+    from mpi4py import MPI
+
+    size = comm.bcast(_size_bytes(path), root=0)
+    if not size:
+        return ()
+    seen = _size_bytes(path) == size
+    if comm.allreduce(seen, MPI.LAND):
+        return buffers.mapped(path)
+    host = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    alike = host.Split(int(seen))
+    takes = not seen and alike.rank == 0
+    for rank, wants in enumerate(comm.allgather(takes)):
+        if wants and comm.rank == 0:
+            _send(comm, path, rank)
+    found = buffers.mapped(path) if seen else _received(comm, alike, size)
+    alike.Free()
+    host.Free()
+    return found
+
+
+def _read_job() -> tuple[str, bytes, bool]:
+    """(path of the job, the pickled job, whether it goes on from what an earlier world has kept)."""
+    line = sys.stdin.readline()
+    if not line:
+        os._exit(EXIT_ORPHANED)
+    told = json.loads(line)
+    return told["job"], Path(told["job"]).read_bytes(), bool(told["goes_on"])
+
+
+def _load(data: bytes, large: Sequence[memoryview], goes_on: bool) -> Job:
+    job: Any = payload.loads(data, large)
+    assert isinstance(job, Job)
+    job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or goes_on))
+    sys.path += [entry for entry in job.path if entry not in sys.path]
+    return job
+
+
+def _mapped_here(job: str) -> Sequence[memoryview]:
+    path = buffers_of(Path(job))
+    return buffers.mapped(path) if path.exists() else ()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _send(comm: Any, path: Path, to: int) -> None:
+    from mpi4py import MPI
+
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        for at in range(0, len(memory), CHUNK_BYTES):
+            comm.Send([memory[at : at + CHUNK_BYTES], MPI.BYTE], dest=to, tag=_ARRAYS)
+
+
+def _received(comm: Any, alike: Any, size: int) -> Sequence[memoryview]:
+    """The buffers that rank 0 sends to the first of the ranks of a host that do not see the file.
+
+    They are kept in memory that has no name on any disk, and is gone with the last of its ranks.
+    """
+    from mpi4py import MPI
+
+    place, kept = "", -1
+    if alike.rank == 0:
+        kept = os.memfd_create("obl-arrays")
+        os.ftruncate(kept, size)
+        with mmap.mmap(kept, size) as memory, memoryview(memory) as view:
+            for at in range(0, size, CHUNK_BYTES):
+                with view[at : at + CHUNK_BYTES] as piece:
+                    comm.Recv([piece, MPI.BYTE], source=0, tag=_ARRAYS)
+        place = f"/proc/{os.getpid()}/fd/{kept}"
+    found = buffers.mapped(alike.bcast(place))
+    alike.Barrier()
+    if kept >= 0:
+        os.close(kept)
+    return found

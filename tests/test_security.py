@@ -1,0 +1,202 @@
+"""No port of ours, nothing loaded that a stranger could have written, nothing of the environment on disk."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import secrets
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import obl_magic
+
+PACKAGE = Path(obl_magic.__file__).parent
+SECRET = secrets.token_hex(16)
+"""The value of an environment variable."""
+
+LOADERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+LOADED_BY = {
+    "payload.loads": {
+        "worker/receive.py": "the job, from the folder of the run that its kernel names",
+        "worker/execute.py": "the function inside it, and the rank's own exception",
+        "worker/keras/resuming.py": "a checkpoint that a rank of the same run wrote",
+        "failures.py": "the exception of a rank",
+        "payload/files.py": "for the callers below",
+        "export/__init__.py": "the function of a job of the user's own run",
+        "standalone.py": "the same, in the script that was exported",
+    },
+    "files.load": {
+        "runs.py": "the value of a rank",
+        "export/found.py": "the job of the user's own run",
+        "standalone.py": "what lies beside the user's own script",
+    },
+}
+"""Who runs a pickle, and whose it is."""
+
+
+def trees() -> dict[str, ast.Module]:
+    """Every file of the package, parsed."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")
+    }
+
+
+def test_only_payload_says_pickle() -> None:
+    """Whoever wants to load one must go through it; PickleBuffer is memory, no program."""
+    users = set()
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} != {
+                "PickleBuffer"
+            }:
+                modules = [node.module or ""]
+            if any(module.partition(".")[0] in LOADERS for module in modules):
+                users.add(name.partition("/")[0])
+    assert users == {"payload"}
+
+
+def test_no_other_door_loads_pickles() -> None:
+    """NumPy, pandas, logging and multiprocessing can load them, too, when asked to; nor is text executed."""
+    doors = {"allow_pickle", "read_pickle", "Unpickler", "multiprocessing", "logging.config", "eval", "exec"}
+    found = set()
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            said = {
+                ast.keyword: lambda n: n.arg,
+                ast.Attribute: lambda n: n.attr,
+                ast.Name: lambda n: n.id,
+                ast.ImportFrom: lambda n: n.module,
+                ast.alias: lambda n: n.name,
+            }.get(type(node), lambda n: None)(node)
+            if said in doors:
+                found.add((name, said))
+    assert found == {
+        ("export/plain.py", "exec")
+    }  # the definition of a function that is in the notebook already
+
+
+@pytest.mark.parametrize("loader", LOADED_BY)
+def test_who_loads_pickles_is_known(loader: str) -> None:
+    """The job on ranks, and what ranks that we started have written."""
+    module, _, function = loader.partition(".")
+    users = {
+        name
+        for name, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (node.func.attr, getattr(node.func.value, "id", "")) == (function, module)
+    }
+    assert users == set(LOADED_BY[loader])
+
+
+def listening(process: psutil.Process) -> set[tuple[str, Any]]:
+    """The sockets at which a process can be reached from outside: TCP that listens, UDP that is bound."""
+    return {
+        (str(each.type), each.laddr)
+        for each in process.net_connections("inet")
+        if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and each.laddr
+    }
+
+
+AUDIT = """
+import os, sys
+def note(event, args):
+    if event in ("socket.bind", "socket.connect", "socket.sendto"):
+        with open(os.environ["OBL_TEST_AUDIT"] + str(os.getpid()), "a") as file:
+            file.write(f"{event} {args}\\n")
+sys.addaudithook(note)
+"""
+"""Python loads it first of all in every process of a run, and cannot unload it."""
+
+
+@pytest.mark.slow
+def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the kernel while a run lasts, nor by the Python code of a rank; MPI's own are MPI's."""
+    hook = home / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(AUDIT)
+    monkeypatch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setenv("OBL_TEST_AUDIT", str(home / "audit-"))
+    gate = home / "gate"
+
+    def fit(gate: str) -> Any:
+        import sys
+
+        print("here", flush=True)
+        while not Path(gate).exists():
+            time.sleep(0.01)
+        return "sitecustomize" in sys.modules and "hook" in str(sys.modules["sitecustomize"].__file__)
+
+    kernel = psutil.Process()
+    before = listening(kernel)
+    run = obl_magic.run(fit, workers=2, engine="mpi", quiet=True, background=True, args={"gate": str(gate)})
+    during = set()
+    while run.logs(0) != "here\n" or run.logs(1) != "here\n":
+        during |= listening(kernel)
+        assert run.wait(0.02).status == "running"
+    during |= listening(kernel)
+    gate.touch()
+    assert run.values == [True, True]
+    assert during <= before
+    assert [path.read_text() for path in home.glob("audit-*")] == []
+    assert not any(thread.name.startswith("obl-") for thread in threading.enumerate() if not thread.daemon)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_runs_files_are_private_and_hold_nothing_of_the_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    """Whatever the umask: folders 0700, files 0600, and no value of a variable in any of them."""
+    monkeypatch.setenv("OBL_TEST_SECRET", SECRET)
+
+    def fit() -> Any:
+        import numpy
+
+        print("printed")
+        obl_magic.report(loss=1.0)
+        os.environ["OBL_TEST_OTHER"] = "x"
+        return numpy.ones(1 << 18)
+
+    before = os.umask(0)
+    try:
+        done = obl_magic.run(fit, workers=workers, engine="mpi", quiet=True)
+    finally:
+        os.umask(before)
+    inside = [done.dir, *done.dir.rglob("*")]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in inside}
+    assert {name: oct(mode) for name, mode in modes.items() if mode not in (0o600, 0o700)} == {}
+    assert all(path.is_dir() == (modes[path.name] == 0o700) for path in inside)
+    for path in inside:
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+    said = json.loads((done.dir / "run.json").read_text())["environment"]
+    assert set(said) == {"python", "platform", "cores", "cwd", "packages"}
+
+
+@pytest.mark.slow
+def test_what_looks_like_a_credential_is_named_before_launch_and_not_written_down(home: Path) -> None:
+    """With its name, never with its value, and with the way out."""
+    api_key = "sk-" + "0123456789" * 4
+
+    def fit() -> int:
+        return len(api_key)
+
+    done = obl_magic.run(fit, workers=1, engine="mpi", quiet=True)
+    (said,) = json.loads((done.dir / "run.json").read_text())["header"]["lines"]
+    assert said.startswith(
+        "fit -> api_key looks like a credential and is sent to the ranks; better: os.environ "
+    )
+    for path in done.dir.iterdir():
+        assert path.name == "job.pkl" or api_key.encode() not in path.read_bytes()
