@@ -8,8 +8,9 @@ from itertools import groupby
 from obl_magic.events.event import Failed
 from obl_magic.events.fold import RankState, RunState
 
-SILENT_S = 5.0
-"""A rank that beats every second and has not for this long gives no sign of life."""
+SILENT_SHARE = 0.6
+SILENT_S = 2.5
+"""A rank without a beat for this long, and for this share of the time in which nothing moved, shows no life."""
 
 NOTED_AFTER_S = 30.0
 """Without a deadline, a world that gets no further is spoken of after this long, and goes on."""
@@ -30,10 +31,11 @@ def culprit(state: RunState, ranks: int, now_s: float) -> str:
         state: the events so far, folded. ranks: how many there are. now_s: Unix time in seconds.
     """
     known = {rank: state.ranks.get(rank, _ABSENT) for rank in range(ranks)}
+    silent_s = max(SILENT_S, SILENT_SHARE * still_s(state, now_s))
     lowest = min((r.step for r in known.values() if r.state == "running"), default=0)
     causes: tuple[Callable[[RankState], bool], ...] = (
         lambda r: r.state == "waiting",
-        lambda r: r.state == "running" and _silent(r, now_s),
+        lambda r: r.state == "running" and now_s - r.beat_s > silent_s,
         lambda r: r.state == "running" and not r.waits,
         lambda r: r.state in ("returned", "failed"),
         lambda r: r.state == "running" and r.step == lowest,
@@ -43,7 +45,7 @@ def culprit(state: RunState, ranks: int, now_s: float) -> str:
         if found:
             break
     others = [rank for rank in known if rank not in found]
-    parts = [*_said(found, known, now_s), *_said(others, known, now_s)]
+    parts = [*_said(found, known, now_s, silent_s), *_said(others, known, now_s, silent_s)]
     return "; ".join(parts)
 
 
@@ -69,13 +71,9 @@ def slow_ranks(state: RunState) -> dict[int, tuple[float, float]]:
     }
 
 
-def _silent(rank: RankState, now_s: float) -> bool:
-    return now_s - rank.beat_s > SILENT_S
-
-
-def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float) -> list[str]:
+def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float, silent_s: float) -> list[str]:
     """A sentence for each group of ranks of which the same is true."""
-    told = sorted((_what(known[rank], now_s), rank) for rank in ranks)
+    told = sorted((_what(known[rank], now_s - known[rank].beat_s, silent_s), rank) for rank in ranks)
     said = []
     for what, group in groupby(told, key=lambda pair: pair[0]):
         names = [str(rank) for _, rank in group]
@@ -83,12 +81,12 @@ def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float) -> li
     return said
 
 
-def _what(rank: RankState, now_s: float) -> str:
+def _what(rank: RankState, since_s: float, silent_s: float) -> str:
     place = (f" at {rank.where}" if rank.where else "") + (f" after step {rank.step}" if rank.step else "")
     if rank.state == "waiting":
         return "did not come up"
     if rank.state != "running":
         return "returned" if rank.state == "returned" else "failed"
-    if _silent(rank, now_s):
-        return f"no sign of life for {now_s - rank.beat_s:.0f} s, last seen{place or ' as it began'}"
+    if since_s > silent_s:
+        return f"no sign of life for {since_s:.0f} s, last seen{place or ' as it began'}"
     return f"waiting{place or ' for the others'}" if rank.waits else f"busy{place or ' outside the cell'}"

@@ -39,6 +39,7 @@ def main() -> None:
     faulthandler.enable(file=streams.raw_stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ranks.pin_gpu(me)
+    ranks.pin_cores(me)
     threads = int(os.environ.get("OBL_THREADS", "0"))
     _set_threads_when_asked(threads)
     if os.environ.pop(ranks.STANDS_BY, ""):

@@ -10,6 +10,7 @@ import faulthandler
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,11 @@ DUMP = signal.SIGUSR1
 """The signal at which a rank writes the stacks of all its threads."""
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARIES = (
+    "<",
+    os.path.dirname(os.path.dirname(_OURS)) + os.sep,
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)
 _GENERATED = "<string>"
 """File name of the wrappers that TensorFlow makes around operations of other libraries, Horovod's among them."""
 _WAITING = (f"{os.sep}tensorflow{os.sep}", f"{os.sep}horovod{os.sep}", f"{os.sep}mpi4py{os.sep}")
@@ -108,9 +114,10 @@ class Heart:
         return here, waits
 
     def _line(self, frame: FrameType | None) -> str:
-        """The deepest of the user's lines of a stack."""
+        """The deepest of the user's lines of a stack: of a cell, or of a file that is no library's."""
         for each in _outwards(frame):
-            if label := self._labels.get(each.f_code.co_filename):
+            file = each.f_code.co_filename
+            if label := self._labels.get(file) or (_is_users(file) and os.path.basename(file)):
                 return f"{label}, line {each.f_lineno}"
         return ""
 
@@ -125,6 +132,10 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(_LIBRARIES) and "__autograph_generated" not in file
 
 
 def _waits(innermost: FrameType) -> bool:

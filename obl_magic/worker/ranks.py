@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,24 @@ def pin_gpu(
     environ["CUDA_VISIBLE_DEVICES"] = mine
     environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     return mine
+
+
+def share_of_cores(me: Rank, allowed: Sequence[int]) -> list[int]:
+    """The processors that are this rank's if all ranks of its host take an even share; all if there are too few."""
+    n = len(allowed)
+    if me.local_size > n:
+        return list(allowed)
+    return list(allowed[n * me.local_rank // me.local_size : n * (me.local_rank + 1) // me.local_size])
+
+
+def pin_cores(me: Rank, environ: Mapping[str, str] = os.environ) -> None:
+    """Keeps all threads of this rank on its share of the host's processors; ``OBL_PIN=off`` forbids it.
+
+    Horovod's thread asks for work all the time: free to wander, it drives the threads that compute onto one processor
+    for seconds at a time (docs/decisions/0003-tuning.md).
+    """
+    if environ.get("OBL_PIN") != "off" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share_of_cores(me, sorted(os.sched_getaffinity(0))))
 
 
 def _leading_int(text: str | None, otherwise: int) -> int:

@@ -17,7 +17,7 @@ from obl_magic.runs import Run
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 2)
+SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 1)
 WORKERS = 4
 STEPS = 4 * 8
 """Of each of the function's two fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -71,6 +72,7 @@ class Fits:
         patches.replace(CallbackList, "__init__", self._init)
         patches.replace(CallbackList, "on_train_begin", self._train_begin)
         patches.replace(CallbackList, "on_epoch_begin", self._epoch_begin)
+        patches.replace(CallbackList, "on_train_batch_begin", self._batch_begin)
         patches.replace(CallbackList, "on_train_batch_end", self._batch_end)
         patches.replace(CallbackList, "on_epoch_end", self._epoch_end)
         patches.replace(CallbackList, "on_train_end", self._train_end)
@@ -93,7 +95,7 @@ class Fits:
             callbacks_list._obl_batch_logs = self._world.size > 1 and any(_wants_batch_logs(c) for c in given)
             callbacks_list._obl_test_logs = self._world.size > 1 and any(_wants_test_logs(c) for c in given)
             callbacks_list._obl_users = _users_hooks(given) if self._world.size > 1 else set()
-            callbacks_list._obl_batch_ends = True
+            callbacks_list._obl_batch_begins = callbacks_list._obl_batch_ends = True
             callbacks_list._obl_fit = None
 
         return __init__
@@ -115,7 +117,10 @@ class Fits:
             _go_on_writing(callbacks, kept)
             with self._writer.in_callbacks():
                 original(callbacks, logs)
-            callbacks._obl_batch_ends = any(map(_has_batch_end, callbacks.callbacks))
+            callbacks._obl_batch_begins = _any_has(
+                callbacks.callbacks, "on_batch_begin", "on_train_batch_begin"
+            )
+            callbacks._obl_batch_ends = _any_has(callbacks.callbacks, "on_batch_end", "on_train_batch_end")
             iterator = self._iterators.pop(id(model), None)
             if kept is not None:
                 self._resuming.lead(kept, callbacks, iterator)
@@ -152,6 +157,14 @@ class Fits:
                 self._agree(callbacks)
 
         return on_epoch_begin
+
+    def _batch_begin(self, original: Any) -> Any:
+        def on_train_batch_begin(callbacks: Any, batch: int, logs: Any = None) -> None:
+            if callbacks._obl_batch_begins:
+                with self._writer.in_callbacks():
+                    original(callbacks, batch, logs)
+
+        return on_train_batch_begin
 
     def _batch_end(self, original: Any) -> Any:
         def on_train_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
@@ -200,12 +213,12 @@ class Fits:
                     self._looks.tell(fit)
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
+            if fit is not None:  # no rank goes on before it is kept
+                self._resuming.keep(callbacks, epoch + 1, fit.stepped, done=False)
             if "on_epoch_end" in callbacks._obl_users:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
-            if fit is not None:
-                self._resuming.keep(callbacks, epoch + 1, fit.stepped, done=False)
 
         return on_epoch_end
 
@@ -244,10 +257,20 @@ class Fits:
 
 
 def _go_on_writing(callbacks: Any, kept: Kept | None) -> None:
-    """A log that an earlier world began is continued, not begun anew."""
-    for callback in callbacks.callbacks if kept is not None else ():
+    """A log that an earlier world began is continued after the last epoch that was kept, not begun anew."""
+    if kept is None:
+        return
+    for callback in callbacks.callbacks:
         if isinstance(callback, keras.callbacks.CSVLogger):
             callback.append = True
+            _forget_epochs(Path(callback.filename), callback.sep, kept.epoch)
+
+
+def _forget_epochs(log: Path, separator: str, kept: int) -> None:
+    """Takes the rows of epochs that will be trained again out of a log."""
+    if log.is_file():
+        header, *rows = log.read_text().splitlines(keepends=True) or [""]
+        log.write_text(header + "".join(row for row in rows if int(row.split(separator)[0]) < kept))
 
 
 def _only_on_rank_0(callback: Any) -> bool:
@@ -260,9 +283,9 @@ def _only_on_rank_0(callback: Any) -> bool:
     return isinstance(callback, _WRITERS)
 
 
-def _has_batch_end(callback: Any) -> bool:
-    """Whether a callback does anything when a step ends; Keras reads the step's logs for the others in vain."""
-    return not (utils.is_default(callback.on_batch_end) and utils.is_default(callback.on_train_batch_end))
+def _any_has(callbacks: Sequence[Any], *hooks: str) -> bool:
+    """Whether a callback does anything there; for those that do not, Keras hands a thread every step's logs in vain."""
+    return any(not utils.is_default(getattr(callback, hook)) for callback in callbacks for hook in hooks)
 
 
 def _wants_batch_logs(callback: Any) -> bool:

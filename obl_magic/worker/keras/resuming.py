@@ -107,7 +107,11 @@ class Resuming:
         variables = variables_of(callbacks.model)
         kept = Kept(
             epoch, stepped, done, [variable.numpy() for variable in variables], _names(variables),
-            [(_kind(callback), _plain(callback)) for callback in callbacks.callbacks],
+            [
+                (_kind(callback), _plain(callback))
+                for callback in callbacks.callbacks
+                if not isinstance(callback, keras.callbacks.CSVLogger)  # its file remembers
+            ],
             random.getstate(), np.random.get_state(),
         )  # fmt: skip
         self._folder.checkpoint(self._number).parent.mkdir(mode=0o700, exist_ok=True)
