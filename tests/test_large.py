@@ -232,7 +232,11 @@ while "here" not in run.logs():
     run.wait(0.05)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    scratch = {
+        "TMPDIR": str(home),
+        "OMPI_MCA_btl_sm_backing_directory": str(home),
+    }  # of a launcher that is ended so
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=60, env={**os.environ, **scratch})
     (left,) = home.glob("runs/*/job.bin")
     x, gate = np.ones(MIB), home / "gate"
 
