@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -89,7 +90,7 @@ def kernel(*arguments: object) -> dict[str, Any]:
         timeout=120,
         check=False,
         env={
-            **__import__("os").environ,
+            **os.environ,
             "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}",
         },
     )
