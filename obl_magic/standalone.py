@@ -43,6 +43,7 @@ def prepare(engine: str) -> None:
         )
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
     ranks.pin_gpu(me)
+    ranks.pin_cores(me)
 
 
 def run(

@@ -139,7 +139,7 @@ def test_a_run_in_the_kernel_is_exported_from_the_notebook_that_has_its_function
     with pytest.raises(
         UsageProblem, match="and train has changed since; expected the notebook with the same"
     ):
-        export(done.id, "train.py", {"train": exporting.helper})
+        export(done.id, "train.py", {"train": exporting.fits})
     export(done.id, "train.py", vars(exporting))
     assert returned(execute(home / "train.py").stdout) == done.value
 
