@@ -5,6 +5,7 @@ Keras is imported inside, so that whoever only sends the function does not pay f
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -49,11 +50,11 @@ def loss() -> Any:
 def samples_per_s(samples: int, epoch_ends_s: Sequence[float]) -> float:
     """Samples of the whole world in a second, from the second epoch on.
 
-    The first epoch holds tracing and compiling. The fastest of the others counts, from one end to the next, so that
-    what happens between two epochs counts, and what other tenants of the host do does not.
+    The first epoch holds tracing and compiling. The median is over whole epochs, from one end to the next, so
+    that what happens between two epochs counts.
     """
     spans = [later - earlier for earlier, later in pairwise(epoch_ends_s)]
-    return samples / min(spans)
+    return samples / statistics.median(spans)
 
 
 def speed(samples: int, epochs: int, batch: int) -> float:

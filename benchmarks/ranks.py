@@ -28,9 +28,11 @@ def plain(ranks: int, program: Sequence[str]) -> None:
 
 
 def tuned(ranks: int, program: Sequence[str]) -> None:
-    """The same program with the command line and the environment that obl_magic gives its own ranks."""
+    """The same program with the command line, the environment and the processors that obl_magic gives its own ranks."""
     launcher, cores = mpi.require(), mpi.cores()
     argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
+    if ranks == cores:  # a processor each, as obl_magic's ranks take them
+        argv[argv.index("none")] = "core"
     env = mpi.environment(launcher, plain_environment(), ranks=ranks, cores=cores, engine="horovod")
     wait_for(argv, env)
 

@@ -1,8 +1,4 @@
-"""What a benchmark says: numbers with their spread and goal; and how sides take turns. Starts nothing.
-
-Durations of whole processes are told by their median. Speeds are told by the best repetition, as ``timeit`` does: a
-host that lends its processors to others for seconds can only make a side slower, never faster.
-"""
+"""What a benchmark says: medians with their spread and goal; and how sides take turns. Starts nothing."""
 
 from __future__ import annotations
 
@@ -39,19 +35,18 @@ class Line:
 
     Attributes:
         what: what was measured. unit: of the values; ``ratio`` has none. values: one a repetition.
-        goal: for the number; None where the line only explains another. best: the number, where it is not the median.
+        goal: for the number; None where the line only explains another. number: the median of the values.
     """
 
     what: str
     unit: str
     values: tuple[float, ...]
     goal: Goal | None = None
-    best: float | None = None
 
     @property
     def number(self) -> float:
-        """What the line says: the best of the repetitions, or the middle one."""
-        return statistics.median(self.values) if self.best is None else self.best
+        """What the line says: the middle of the repetitions."""
+        return statistics.median(self.values)
 
     @property
     def met(self) -> bool | None:
@@ -64,7 +59,6 @@ class Line:
             "what": self.what,
             "unit": self.unit,
             "number": self.number,
-            "rule": "median" if self.best is None else "best",
             "values": list(self.values),
             "goal": None if self.goal is None else str(self.goal),
             "met": self.met,
@@ -90,17 +84,6 @@ def interleaved(sides: Mapping[str, Callable[[], Taken]], repetitions: int) -> d
 def ratio(what: str, above: Sequence[float], below: Sequence[float], goal: Goal | None = None) -> Line:
     """``above / below``, each repetition with its neighbour in time."""
     return Line(what, "ratio", tuple(a / b for a, b in zip(above, below, strict=True)), goal)
-
-
-def speed(what: str, unit: str, values: Sequence[float]) -> Line:
-    """A side's speed in each repetition; its best one counts."""
-    return Line(what, unit, tuple(values), best=max(values))
-
-
-def ratio_of_speeds(what: str, above: Line, below: Line, goal: Goal | None = None) -> Line:
-    """The best of one side over the best of the other; the range is of neighbours in time."""
-    pairs = tuple(a / b for a, b in zip(above.values, below.values, strict=True))
-    return Line(what, "ratio", pairs, goal, above.number / below.number)
 
 
 def table(lines: Sequence[Line]) -> str:

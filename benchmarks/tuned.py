@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cnn
 import ranks
-from ratios import Goal, Line, interleaved, ratio_of_speeds, speed
+from ratios import Goal, Line, interleaved, ratio
 
 import obl_magic
 
@@ -36,20 +36,13 @@ def measure(quick: bool) -> list[Line]:
     taken = interleaved(sides, repetitions=1 if quick else 3)
     lines = []
     for batch in BATCHES:
-        of = {
-            side: speed(f"batch {batch}: {side}", "samples/s", [speeds[batch] for speeds in turns])
-            for side, turns in taken.items()
-        }
-        lines += of.values()
+        of = {side: tuple(speeds[batch] for speeds in turns) for side, turns in taken.items()}
+        lines += [Line(f"batch {batch}: {side}", "samples/s", values) for side, values in of.items()]
         lines += [
-            ratio_of_speeds(
-                f"batch {batch}: {HOROVOD} / {PLAIN}", of[HOROVOD], of[PLAIN], Goal("at least", 1.4)
-            ),
-            ratio_of_speeds(
-                f"batch {batch}: {HOROVOD} / {TUNED}", of[HOROVOD], of[TUNED], Goal("at least", 0.97)
-            ),
-            ratio_of_speeds(f"batch {batch}: {MPI} / {TUNED}", of[MPI], of[TUNED]),
-            ratio_of_speeds(f"batch {batch}: {HOROVOD} / {ONE}", of[HOROVOD], of[ONE]),
+            ratio(f"batch {batch}: {HOROVOD} / {PLAIN}", of[HOROVOD], of[PLAIN], Goal("at least", 1.4)),
+            ratio(f"batch {batch}: {HOROVOD} / {TUNED}", of[HOROVOD], of[TUNED], Goal("at least", 0.97)),
+            ratio(f"batch {batch}: {MPI} / {TUNED}", of[MPI], of[TUNED]),
+            ratio(f"batch {batch}: {HOROVOD} / {ONE}", of[HOROVOD], of[ONE]),
         ]
     return lines
 

@@ -40,16 +40,6 @@ def test_a_ratio_pairs_neighbours_in_time(ratios: ModuleType) -> None:
     assert line.met is False
 
 
-def test_speeds_are_compared_at_their_best(ratios: ModuleType) -> None:
-    """A host that is busy for a while slows a side down, and never speeds it up."""
-    ours = ratios.speed("ours", "samples/s", [5.0, 9.0, 6.0])
-    theirs = ratios.speed("theirs", "samples/s", [10.0, 3.0, 4.0])
-    line = ratios.ratio_of_speeds("ours / theirs", ours, theirs, ratios.Goal("at least", 0.9))
-    assert line.values == (0.5, 3.0, 1.5)
-    assert line.number == 0.9
-    assert line.met is True
-
-
 def test_a_goal_has_a_side(ratios: ModuleType) -> None:
     """More is better for a speed, less for a wait, and the bound itself is good enough for both."""
     assert ratios.Goal("at least", 1.4).met(1.4)
