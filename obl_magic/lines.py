@@ -1,4 +1,4 @@
-"""What ``%oblivious`` does in one line: runs, attach, logs, stop, export, doctor. Imports no IPython."""
+"""What ``%oblivious`` does in one line: runs, attach, logs, stop, standby, export, doctor. Imports no IPython."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from obl_magic.errors import UsageProblem
 
-WORDS = ("runs", "attach", "logs", "stop", "export", "doctor")
+WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "doctor")
 
 
 class Table:
@@ -25,8 +25,18 @@ class Table:
         return self._html
 
 
-def line_magic(words: Sequence[str], rank: int, namespace: Mapping[str, Any] | None = None) -> Any:
-    """Runs one ``%oblivious`` line; ``namespace`` holds the notebook's names.
+def line_magic(
+    words: Sequence[str],
+    rank: int,
+    namespace: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    engine: str = "auto",
+) -> Any:
+    """Runs one ``%oblivious`` line.
+
+    Args:
+        words: of the line, without its options. rank: whose log. namespace: the notebook's names.
+        workers, engine: of the world that is to stand by.
 
     Raises:
         UsageProblem: the line means nothing here.
@@ -42,6 +52,8 @@ def line_magic(words: Sequence[str], rank: int, namespace: Mapping[str, Any] | N
         return Table(*_both(_logs(rest, rank)))
     if word == "stop":
         return stop(rest[0] if rest else None)
+    if word == "standby":
+        return Table(*_both(standby(rest, workers, engine)))
     if word == "attach":
         return attach(rest)
     if word == "export":
@@ -124,6 +136,38 @@ def export(rest: Sequence[str], namespace: Mapping[str, Any] | None) -> str:
             " ".join(["%oblivious export", *rest]), "a run and a file", "%oblivious export RUN train.py"
         )
     return write(rest[0], _unquoted(rest[1]), namespace).text()
+
+
+def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:
+    """Brings a world up that waits for the next cell, says whether one waits, or forbids it (``off``); what was done.
+
+    Raises:
+        UsageProblem: neither a size nor ``off``. SetupProblem: there is no MPI, or the engine does not work here.
+    """
+    from obl_magic.world.standby import STANDBY
+
+    if list(rest) == ["off"] and workers is None:
+        STANDBY.allowed = False
+        STANDBY.drop()
+        return "no world stands by from now on (to have one again: %oblivious standby -w 2)"
+    if rest or (workers is not None and workers < 1):
+        raise UsageProblem(
+            f"%oblivious standby {' '.join(rest)}".strip()
+            + (f" -w {workers}" if workers is not None else ""),
+            "a number of ranks, or off",
+            "%oblivious standby -w 2",
+        )
+    if workers is None:
+        waiting = STANDBY.ranks
+        return f"{waiting} rank{'s' if waiting > 1 else ''} stand by" if waiting else "no world stands by"
+    from obl_magic.doctor import choose_engine
+    from obl_magic.launched import wanted
+
+    STANDBY.allowed = True
+    chosen = choose_engine(engine).engine
+    if not STANDBY.prepare(wanted(workers, chosen)):
+        return "no world stands by: memory is short"
+    return f"{workers} rank{'s' if workers > 1 else ''} will stand by for the next cell with -w {workers} ({chosen})"
 
 
 def argument_value(text: str) -> tuple[str, Any]:

@@ -64,7 +64,8 @@ class ObliviousMagics(Magics):
     @argument(
         "words",
         nargs="*",
-        help="as %%oblivious (one line): runs, attach [RUN], logs RUN --rank K, stop [RUN], export RUN FILE, doctor",
+        help="as %%oblivious (one line): runs, attach [RUN], logs RUN --rank K, stop [RUN], standby -w N or off, "
+        "export RUN FILE, doctor",
     )
     @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
     @line_cell_magic
@@ -87,7 +88,9 @@ class ObliviousMagics(Magics):
             options = _parse(self.oblivious.parser, line)
             options.line = line
             if cell is None and not options.function:
-                return lines.line_magic(options.words, options.rank, self._shell.user_ns)
+                return lines.line_magic(
+                    options.words, options.rank, self._shell.user_ns, options.workers, options.engine
+                )
             return self._run(options, cell)
         except UsageProblem as error:
             raise UsageError(str(error)) from None

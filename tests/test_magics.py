@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from kernel import Cell, Kernel, gone
 
@@ -749,6 +750,32 @@ def test_export_writes_a_script_that_gives_the_same(kernel: Kernel, options: str
 def test_words_of_a_line_are_counted(kernel: Kernel, line: str, said: str) -> None:
     """One line says what is missing or too much."""
     assert refused(kernel, f"%oblivious {line}") == said
+
+
+def test_a_world_stands_by_for_the_next_cell(home: Path) -> None:
+    """Asked for, or left by the run before; taken by a run of its size; off when told so; gone with its kernel."""
+    with Kernel(home, {"OBLIVIOUS_STANDBY": ""}) as kernel:
+        kernel.run("%load_ext obl_magic")
+        assert succeed(kernel, "%oblivious standby").result == "no world stands by"
+        said = succeed(kernel, "%oblivious standby -w 2 --engine mpi").result
+        assert said == "2 ranks will stand by for the next cell with -w 2 (mpi)"
+        launcher = {child.pid for child in kernel.process.children()}
+        kernel.run("import obl_magic.world.standby as standby\nworld = standby.STANDBY._waiting.world.pid")
+        assert int(kernel.value("world")) in launcher
+        succeed(kernel, magic(f"{TWO} --out run", "def train():\n    import os\n    return os.getppid()"))
+        assert int(kernel.value("run.value")) == int(kernel.value("world"))
+        assert succeed(kernel, "%oblivious standby").result == "2 ranks stand by"
+        assert succeed(kernel, "%oblivious standby off").result.startswith("no world stands by from now on")
+        assert kernel.children() == []
+        succeed(kernel, magic(TWO, "def train():\n    return 1"))
+        assert succeed(kernel, "%oblivious standby").result == "no world stands by"
+        assert refused(kernel, "%oblivious standby -w 0") == (
+            "got %oblivious standby -w 0; expected a number of ranks, or off; do: %oblivious standby -w 2"
+        )
+        succeed(kernel, "%oblivious standby -w 2 --engine mpi")
+        left = kernel.children()
+        kernel.kill()
+        assert not psutil.wait_procs(left, timeout=5)[1]
 
 
 def test_doctor_says_what_works_here(kernel: Kernel) -> None:
