@@ -18,10 +18,10 @@ def took(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str, str], 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Seconds from each fault to the end of the cell, by engine and way, by place."""
+    """Seconds from each fault to the end of the run, by engine and way, by place."""
     if not _TOOK:
         return
-    terminalreporter.section("seconds from a fault to the end of the cell")
+    terminalreporter.section("seconds from a fault to the end of the run")
     wide = 2 + max(map(len, breaking.PLACES))
     terminalreporter.write_line(f"{'':22}" + "".join(place.rjust(wide) for place in breaking.PLACES))
     for engine, way in dict.fromkeys((engine, way) for engine, way, _ in _TOOK):

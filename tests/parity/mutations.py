@@ -27,9 +27,10 @@ def _averaged_not_weighted(patch: Callable[..., None], rank: int) -> None:
 
 
 def _nothing_sharded(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import shards
+    from obl_magic.worker.keras import data, shards
 
-    patch(shards, "bounds", lambda total, rank, size: (total * 0, total))
+    for module in (data, shards):
+        patch(module, "bounds", lambda total, rank, size: (total * 0, total))
 
 
 def _nothing_sharded_but_averaged(patch: Callable[..., None], rank: int) -> None:
