@@ -59,7 +59,7 @@ def left_alone(state: RunState, failed: Failed) -> str:
     """That a rank waits for ranks which have returned: they skipped what it is in."""
     gone = [str(rank) for rank, r in sorted(state.ranks.items()) if r.state == "returned"]
     have = f"ranks {', '.join(gone)} have" if len(gone) > 1 else f"rank {gone[0]} has"
-    return f"{have} returned, but rank {failed.rank} waits for them at {failed.where or 'a collective'}"
+    return f"{have} returned, but rank {failed.rank} waits for it at {failed.where or 'a collective'}"
 
 
 def slow_ranks(state: RunState) -> dict[int, tuple[float, float]]:

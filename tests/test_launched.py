@@ -66,28 +66,23 @@ def test_a_step_that_takes_too_long_is_not_waited_for(home: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """What the function gives where nobody dies, by engine."""
-    given = {}
-    for engine in ("mpi", "horovod"):
-        with pytest.MonkeyPatch.context() as patch:
-            folder = tmp_path_factory.mktemp(engine)
-            patch.setenv("OBLIVIOUS_HOME", str(folder))
-            patch.chdir(folder)
-            run = obl_magic.run(
-                lasting.two_fits, workers=2, engine=engine, args={"folder": str(folder)}, quiet=True
-            )
-            given[engine] = {**run.value, "log": (folder / "log-2.csv").read_text()}
-    return given
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the function gives where nobody dies."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        patch.setenv("OBLIVIOUS_HOME", str(folder))
+        patch.chdir(folder)
+        run = obl_magic.run(
+            lasting.two_fits, workers=2, engine="horovod", args={"folder": str(folder)}, quiet=True
+        )
+        return {**run.value, "log": (folder / "log-2.csv").read_text()}
 
 
-def test_a_killed_rank_costs_no_epoch_and_changes_no_number(
-    home: Path, engine: str, undisturbed: dict[str, dict]
-) -> None:
+def test_a_killed_rank_costs_no_epoch_and_changes_no_number(home: Path, undisturbed: dict) -> None:
     """Killed in the first fit and in the second: curves, weights, callbacks' memory and logs as if nothing had been."""
     args = {"folder": str(home), "killed_at": [(1, 2), (2, 1)]}
-    run = obl_magic.run(lasting.two_fits, workers=2, engine=engine, args=args, retries=2, quiet=True)
-    right = undisturbed[engine]
+    run = obl_magic.run(lasting.two_fits, workers=2, engine="horovod", args=args, retries=2, quiet=True)
+    right = undisturbed
     assert run.value["seen"] == right["seen"]
     for mine, theirs in zip(run.value["curves"], right["curves"], strict=True):
         assert list(mine) == list(theirs)
@@ -101,14 +96,14 @@ def test_a_killed_rank_costs_no_epoch_and_changes_no_number(
     assert list(epochs["epoch"]) == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
-def test_a_run_that_died_is_gone_on_with_by_hand(home: Path, undisturbed: dict[str, dict]) -> None:
+def test_a_run_that_died_is_gone_on_with_by_hand(home: Path, undisturbed: dict) -> None:
     """A new run, which says whose epochs it has."""
     args = {"folder": str(home), "killed_at": [(1, 3), (2, 2)]}
     with pytest.raises(obl_magic.errors.RankDied) as caught:
-        obl_magic.run(lasting.two_fits, workers=2, engine="mpi", args=args, retries=1, quiet=True)
+        obl_magic.run(lasting.two_fits, workers=2, engine="horovod", args=args, retries=1, quiet=True)
     earlier = caught.value.run.id
-    run = obl_magic.run(lasting.two_fits, workers=2, engine="mpi", args=args, resume=earlier, quiet=True)
-    for mine, theirs in zip(run.value["weights"], undisturbed["mpi"]["weights"], strict=True):
+    run = obl_magic.run(lasting.two_fits, workers=2, engine="horovod", args=args, resume=earlier, quiet=True)
+    for mine, theirs in zip(run.value["weights"], undisturbed["weights"], strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     assert f"goes on from run {earlier}" in run.notes
 

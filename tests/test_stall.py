@@ -87,13 +87,14 @@ def test_slow_ranks_show_in_their_step_time_and_in_who_never_waits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("engine", "function", "said"),
     [
-        (loops_for_ever, r"rank 1: busy at stalling.py, line \d+ after step 3; rank 0: waiting at stalling"),
-        (stopped_by_a_signal, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling"),
-        (hangs_in_c, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling.py"),
-        (waits_in_a_generator, r"rank 1: busy at stalling.py, line \d+ .*; rank 0: waiting at stalling"),
-        (returns_early, r"rank 1.* returned"),
+        ("horovod", loops_for_ever, r"rank 1: busy at stalling.py, line \d+ after step 3; rank 0: waiting at stalling"),
+        ("mpi", stopped_by_a_signal, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stall"),
+        ("mpi", hangs_in_c, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling.py"),
+        ("mpi", waits_in_a_generator, r"rank 1: busy at stalling.py, line \d+ .*; rank 0: waiting at stalling"),
+        ("mpi", returns_early, r"rank 1: returned; rank 0: waiting at stalling"),
+        ("horovod", returns_early, r"rank 1 has returned, but rank 0 waits for it at"),
     ],
 )  # fmt: skip
 def test_a_rank_that_stalls_is_named_with_its_line(

@@ -99,11 +99,11 @@ def test_a_world_that_runs_has_no_exit_code(tmp_path: Path) -> None:
 
 
 def test_a_job_reaches_the_standard_input(tmp_path: Path) -> None:
-    """As one line of JSON with the job's path."""
+    """As one line of JSON with the job's path, and whether it was begun by an earlier world."""
     heard = Heard()
     world = start(python("import sys; sys.stdout.write(sys.stdin.readline())"), heard, tmp_path)
     world.give(tmp_path / 'a "job".pkl')
-    assert json.loads(heard.line()) == {"job": str(tmp_path / 'a "job".pkl')}
+    assert json.loads(heard.line()) == {"job": str(tmp_path / 'a "job".pkl'), "goes_on": False}
     assert world.wait(30)
     world.close()
 

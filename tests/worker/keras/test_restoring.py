@@ -90,9 +90,11 @@ def test_one_rank_alone_changes_nothing_but_reporting():
         "__init__",
         "on_train_begin",
         "on_epoch_begin",
+        "on_train_batch_begin",
         "on_train_batch_end",
         "on_epoch_end",
         "on_train_end",
         "on_test_batch_end",
+        "on_predict_batch_end",
         "_maybe_symbolic_build",
     }
