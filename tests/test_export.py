@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from obl_magic.world import mpi
 from obl_magic.world.process import is_root
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _functions_are_the_users() -> Iterator[None]:
+    """They lie in the first folder that Python looks in, as beside a notebook."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(Path(exporting.__file__).parent), *sys.path])
+        yield
 
 
 def run(fn: Any, workers: int | None = 1, **options: Any) -> obl_magic.Run:
