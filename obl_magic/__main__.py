@@ -150,7 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--lr-scale", choices=("none", "linear", "sqrt"), help="with per-worker batches")
     add.add_argument("--warmup-epochs", type=int, metavar="K", help="epochs until the scaled rate")
     add.add_argument(
-        "--sync-batchnorm", action="store_true", help="batch normalisation over the global batch"
+        "--sync-batchnorm",
+        action="store_true",
+        default=None,
+        help="batch normalisation over the global batch",
     )
     add.add_argument(
         "--verify", nargs="?", type=int, const=3, metavar="STEPS", help="compare steps with one rank first"
