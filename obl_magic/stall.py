@@ -62,15 +62,6 @@ def left_alone(state: RunState, failed: Failed) -> str:
     return f"{have} returned, but rank {failed.rank} waits for it at {failed.where or 'a collective'}"
 
 
-def slow_ranks(state: RunState) -> dict[int, tuple[float, float]]:
-    """By rank of a fit under way: seconds a step takes, and the share of it in which the rank waits for others."""
-    return {
-        rank: (r.step_s, r.waited)
-        for rank, r in sorted(state.ranks.items())
-        if rank >= 0 and r.step_s is not None and r.waited is not None
-    }
-
-
 def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float, silent_s: float) -> list[str]:
     """A sentence for each group of ranks of which the same is true."""
     told = sorted((_what(known[rank], now_s - known[rank].beat_s, silent_s), rank) for rank in ranks)

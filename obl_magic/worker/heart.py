@@ -49,7 +49,6 @@ class Heart:
     def __init__(self, reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S) -> None:
         self._reporter, self._every_s = reporter, every_s
         self._labels = {cell.filename: cell.label for cell in sources}
-        self._stopped = threading.Event()
         self._main = threading.main_thread().ident or 0
         self._last: tuple[float, int, float] | None = None
         self._stack: tuple[object, ...] = ()
@@ -58,12 +57,8 @@ class Heart:
         """Beats from now on."""
         threading.Thread(target=self._beat, name="obl-heart", daemon=True).start()
 
-    def stop(self) -> None:
-        """Beats no more."""
-        self._stopped.set()
-
     def _beat(self) -> None:
-        while not self._stopped.is_set():
+        while True:
             self._reporter.turned.wait(self._every_s)
             self._reporter.turned.clear()
             self._reporter.emit(self.beat(sys._current_frames(), time.time()))

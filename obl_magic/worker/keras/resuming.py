@@ -60,8 +60,7 @@ class Resuming:
         self._world, self._folder, self._each_epoch = world, folder, each_epoch
         self._goes_on = goes_on
         self._number = 0
-        self._begun_s = time.perf_counter()
-        self._kept_s, self._cost_s = self._begun_s, 0.0
+        self._kept_s, self._cost_s = time.perf_counter(), 0.0
 
     def find(self) -> Kept | None:
         """What an earlier world kept of the fit that begins now, the values on rank 0 only; None if nothing."""
