@@ -121,6 +121,50 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Component:
+    """What one run of an ablation study does without.
+
+    Attributes:
+        name: what the table calls it, e.g. ``age``, ``conv2`` or ``block1_*``.
+        kind: ``feature``, ``layer``, ``group`` (of layers, or of features), ``model`` or ``flag``.
+        members: the names it stands for, patterns resolved; of a ``model``, the other function's name.
+    """
+
+    name: str
+    kind: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One call of the function that a plan asks for.
+
+    Attributes:
+        number: from 0, in the order asked. args: arguments by name, beside those that all trials share.
+        seed: base seed of this call. component: what an ablation takes away, or None.
+    """
+
+    number: int
+    args: dict[str, Any]
+    seed: int
+    component: Component | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial went.
+
+    Attributes:
+        status: ``succeeded``, ``failed`` or ``pruned``. value: of the wanted quantity, or None.
+        error: one line, or "".
+    """
+
+    status: str
+    value: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One call of the function in one world.
 

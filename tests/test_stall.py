@@ -97,7 +97,8 @@ def test_slow_ranks_show_in_their_step_time_and_in_who_never_waits() -> None:
         ("mpi", hangs_in_c, r"rank 1: no sign of life for \d+ s, last seen at .*; rank 0: waiting at stalling.py"),
         ("mpi", waits_in_a_generator, r"rank 1: busy at stalling.py, line \d+ .*; rank 0: waiting at stalling"),
         ("mpi", returns_early, r"rank 1: returned; rank 0: waiting at stalling"),
-        ("horovod", returns_early, r"rank 1 has returned, but rank 0 waits for it at"),
+        # Horovod tells rank 0, or rank 0 has not yet got to where Horovod would tell it: both are the truth.
+        ("horovod", returns_early, r"rank 1(: returned; rank 0: waiting| has returned, but rank 0 waits for it) at"),
     ],
 )  # fmt: skip
 def test_a_rank_that_stalls_is_named_with_its_line(
