@@ -1,7 +1,7 @@
 """Distribution-oblivious training functions in a notebook: the same function alone or on N MPI ranks, unchanged.
 
-``%load_ext obl_magic`` gives the magics; :func:`run` is the same from Python. Importing this package imports
-neither TensorFlow nor IPython nor mpi4py.
+``%load_ext obl_magic`` gives the magics; :func:`run`, :func:`search` and :func:`ablate` are the same from Python.
+Importing this package imports neither TensorFlow nor IPython nor mpi4py.
 """
 
 from __future__ import annotations
@@ -14,19 +14,33 @@ from obl_magic.worker.report import report
 if TYPE_CHECKING:
     from obl_magic.conductor import run, verify
     from obl_magic.runs import Run
+    from obl_magic.studies import ablate, search
+    from obl_magic.study.results import AblationResult, Study
 
 __version__ = "0.1.0"
 __all__ = [
+    "AblationResult",
     "Run",
+    "Study",
     "__version__",
+    "ablate",
     "load_ipython_extension",
     "report",
     "run",
+    "search",
     "unload_ipython_extension",
     "verify",
 ]
 
-_LAZY = {"run": "obl_magic.conductor", "verify": "obl_magic.conductor", "Run": "obl_magic.runs"}
+_LAZY = {
+    "run": "obl_magic.conductor",
+    "verify": "obl_magic.conductor",
+    "search": "obl_magic.studies",
+    "ablate": "obl_magic.studies",
+    "Run": "obl_magic.runs",
+    "Study": "obl_magic.study.results",
+    "AblationResult": "obl_magic.study.results",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     fn = find_function(options.function)
     wanted = (
         "workers", "engine", "seed", "batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "verify", "timeout",
-        "stall_timeout", "retries", "resume",
+        "stall_timeout", "retries", "resume", "params", "init_from",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in wanted if getattr(options, name) is not None}
     done: Any = obl_magic.run(fn, args=dict(map(parse_argument, options.arg)), **given)
@@ -164,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--retries", type=int, metavar="K", help="restarts after a failure, from the last epoch")
     add.add_argument("--resume", metavar="RUN", help="go on from the last epoch of an earlier run")
+    add.add_argument("--params", metavar="NAME", help="hyperparameters of an earlier search or run, or best")
+    add.add_argument("--init-from", metavar="NAME", help="initial weights of an earlier search or run, or best")
     add.set_defaults(command=run)
     return parser
 

@@ -16,6 +16,7 @@ from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
+from obl_magic.chain import Source, inherited
 from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Ended, Launched, Note
@@ -49,6 +50,8 @@ def run(
     stall_timeout: float | None = None,
     retries: int = 0,
     resume: str | None = None,
+    params: Source | None = None,
+    init_from: Source | None = None,
     show_ranks: str | Sequence[int] = "0",
     quiet: bool = False,
     background: bool = False,
@@ -81,6 +84,8 @@ def run(
         retries: how often a failed world is replaced by a new one, which goes on from the last completed epoch of
             the Keras fit that was under way; the function stays as it is.
         resume: id of an earlier run that did not come to its end: go on from the last epoch that it has kept.
+        params: where hyperparameters come from: ``"best"`` (of the newest search), a search or a run, or the name or
+            id of one; ``args`` go before. init_from: where initial weights come from, likewise.
         show_ranks: whose prints appear live: ``"0"``, ``"all"``, or rank numbers. All are kept on disk.
         quiet: show nothing.
         background: return at once with a live run.
@@ -103,7 +108,10 @@ def run(
     )
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
-    call = Call(fn, dict(args or {}), provide, namespace, cells)
+    taken = inherited(params, init_from, namespace)
+    call = Call(fn, {**taken.args, **dict(args or {})}, provide, namespace, cells)
+    if taken.weights is not None:
+        options = replace(options, settings=replace(options.settings, init_from=str(taken.weights)))
     if verify:
         shown_steps = VERIFY_STEPS if verify is True else verify
         report = compare(call, options, shown_steps)
@@ -111,7 +119,9 @@ def run(
             show_table(report.text(), report.html())
         report.check()
     earlier = None if resume is None else Run.open(resume)
-    return launch(call, options, background=background, display=display, earlier=earlier)
+    return launch(
+        call, options, background=background, display=display, earlier=earlier, lineage=taken.lineage
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +147,12 @@ def launch(
     background: bool = False,
     display: Display | None = None,
     earlier: Run | None = None,
+    lineage: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Runs a call whose options are checked; see :func:`run`. ``earlier`` is the run that it goes on from."""
+    """Runs a call whose options are checked; see :func:`run`.
+
+    ``earlier`` is the run that it goes on from, ``lineage`` where its parameters and weights come from.
+    """
     __tracebackhide__ = True
     began = time.perf_counter()
     workers = options.workers
@@ -164,10 +178,10 @@ def launch(
                 options.settings, goes_on=earlier is not None, keep_each_epoch=options.retries > 0
             ),
             engine="alone" if workers is None else chosen, run_dir=str(folder.path),
-            beat_s=_beat_s(options),
+            beat_s=beat_s(options),
             path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
         )  # fmt: skip
-        manifest = manifest_of(captured, options, job, header, capture_s)
+        manifest = {**manifest_of(captured, options, job, header, capture_s), "lineage": dict(lineage or {})}
         folder.write_bytes(folder.source, captured.source.encode())
         folder.write_json(folder.manifest, manifest)
         ledger = Ledger(folder)
@@ -235,7 +249,7 @@ def _take_over(earlier: Run, captured: Captured, folder: rundir.RunDir) -> list[
     return [f"goes on from run {earlier.id}{changed}"]
 
 
-def _beat_s(options: Options) -> float:
+def beat_s(options: Options) -> float:
     """Seconds between two heartbeats of a rank: several of them fit into the time it may stand still."""
     return min(1.0, (options.stall_timeout_s or math.inf) / 4)
 

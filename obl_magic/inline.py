@@ -8,8 +8,9 @@ import io
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from obl_magic.display.base import Display
@@ -20,7 +21,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.runs import Ledger, Run, epoch_rows
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
-from obl_magic.worker.report import Reporter
+from obl_magic.worker.report import Pruned, Reporter
 from obl_magic.worker.streams import BytesOf
 
 SHOW_EVERY_S = 0.1
@@ -29,13 +30,15 @@ SHOW_EVERY_S = 0.1
 
 def run(
     fn: Callable[..., Any], job: Job, captured: Captured, ledger: Ledger, here: Run, shown: Display,
-    interrupted: bool,
+    interrupted: bool, ask: Callable[[int, float], bool] | None = None,
+    models: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Calls the function in this process; its exceptions pass through, after they were recorded.
 
     Args:
         fn: the function. job: how it is called. captured: what was found about it. ledger: takes the events.
         here: the run. shown: the display. interrupted: an interrupt came before the call.
+        ask: decides whether a trial is to end. models: what an ablation may call in place of ``model_fn``.
     """
     __tracebackhide__ = True
 
@@ -48,16 +51,21 @@ def run(
             shown.update(ledger.state, shown_at_s := time.time())
 
     reporter = Reporter(emit, 0)
+    if ask is not None and job.quantity:
+        reporter.asks(job.quantity, ask)
     status, said = "failed", ""
     try:
         emit(Started(0, time.time(), 0, "", job.digest, "inline", 0, 0))
         if interrupted:
             raise KeyboardInterrupt
         with _recorded(emit), _random_state_kept():
-            value = execute.call_here(fn, captured.provided_values, job, reporter)
+            value = execute.call_here(fn, captured.provided_values, job, reporter, models)
         here._keep_value(value)
         emit(_written(value, ledger.folder, reporter))
         status = "succeeded"
+    except Pruned:
+        status = "pruned"
+        raise
     except KeyboardInterrupt as error:
         status, said = "interrupted", "interrupted"
         here._keep_value(reporter.model)
@@ -82,7 +90,7 @@ def _written(value: Any, folder: RunDir, reporter: Reporter) -> Result:
     with contextlib.suppress(Exception):  # any pickler may raise anything
         size_bytes = files.save(value, folder, folder.value(0))
         file = folder.value(0).name
-    return Result(0, time.time(), file, size_bytes, reporter.first_step_s)
+    return Result(0, time.time(), file, size_bytes, reporter.first_step_s, execute.short(value))
 
 
 def _keep(error: BaseException, here: Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from obl_magic import rundir
 from obl_magic.kernel_process import is_gone
+from obl_magic.rundir import StudyDir
 
 
 def remove_leftovers(where: Path | None = None) -> None:
@@ -18,5 +19,6 @@ def remove_leftovers(where: Path | None = None) -> None:
     """
     for folder in rundir.with_arrays(where):
         with contextlib.suppress(OSError, ValueError):
-            if is_gone(json.loads(folder.manifest.read_text()).get("kernel")):
+            manifest = folder.manifest if folder.manifest.is_file() else StudyDir(folder.path).manifest
+            if is_gone(json.loads(manifest.read_text()).get("kernel")):
                 folder.tidy()

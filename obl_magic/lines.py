@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from obl_magic.errors import UsageProblem
+from obl_magic.rundir import existing as existing_runs
+from obl_magic.rundir import existing_studies
 
 WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "doctor")
 
@@ -62,32 +64,52 @@ def line_magic(
 
 
 def runs_table() -> Any:
-    """All runs beside this notebook, newest first, as a DataFrame."""
+    """All runs and studies beside this notebook, newest first, as a DataFrame."""
     import pandas as pd
 
-    from obl_magic.rundir import existing
+    rows = [*map(_row_of_a_run, existing_runs()[::-1]), *map(_row_of_a_study, existing_studies()[::-1])]
+    rows.sort(key=lambda row: row["started"], reverse=True)
+    columns = ["run", "function", "status", "workers", "engine", "total_s", "started", "digest", "from"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _row_of_a_run(folder: Any) -> dict[str, Any]:
     from obl_magic.runs import LIVE, Run
 
-    rows = []
-    for folder in reversed(existing()):
-        run = LIVE.get(folder.id) or Run.open(folder)
-        rows.append(
-            {
-                "run": run.id,
-                "function": run._manifest["function"],
-                "status": run.status,
-                "workers": run.workers or "here",
-                "engine": run.engine,
-                "total_s": run.timings["total_s"],
-                "started": datetime.fromtimestamp(run._manifest["header"]["started_s"]).strftime(
-                    "%Y-%m-%d %H:%M:%S"
-                ),
-                "digest": run.digest[:12],
-            }
-        )
-    return pd.DataFrame(
-        rows, columns=["run", "function", "status", "workers", "engine", "total_s", "started", "digest"]
-    )
+    run = LIVE.get(folder.id) or Run.open(folder)
+    return {
+        "run": run.id, "function": run._manifest["function"], "status": run.status,
+        "workers": run.workers or "here", "engine": run.engine, "total_s": run.timings["total_s"],
+        "started": _when(run._manifest["header"]["started_s"]), "digest": run.digest[:12],
+        "from": _origin(run._manifest),
+    }  # fmt: skip
+
+
+def _row_of_a_study(folder: Any) -> dict[str, Any]:
+    from obl_magic.study.results import open_results
+
+    study = open_results(folder)
+    told = study._manifest
+    ended_s, began_s = told.get("ended_s"), told["header"]["started_s"]
+    return {
+        "run": study.id, "function": f"{told['function']} ({study.kind}, {len(study._all)} trials)",
+        "status": study.status, "workers": told["workers"] or "here", "engine": told["engine"],
+        "total_s": ended_s - began_s if ended_s else None, "started": _when(began_s), "digest": study.digest[:12],
+        "from": _origin(told),
+    }  # fmt: skip
+
+
+def _when(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    """Which study or run gave a run its parameters and its weights."""
+    said = []
+    for what, source in (manifest.get("lineage") or {}).items():
+        of = f"trial {source['trial']} of {source['study']}" if source["study"] else source["run"]
+        said.append(f"{what}: {of}")
+    return "; ".join(said)
 
 
 def doctor_table() -> Table:
@@ -189,6 +211,73 @@ def argument_value(text: str) -> tuple[str, Any]:
             "name=value with a Python literal (text in quotes)",
             "--arg lr=0.1 --arg \"act='relu'\"",
         ) from None
+
+
+_OF_STUDIES = ("maximize", "minimize")
+_OF_SEARCHES = ("search", "space", "trials", "sampler", "pruner")
+_OF_ABLATIONS = ("ablate", "study")
+_OF_RUNS = ("verify", "retries")
+
+
+def kind_of(options: Any) -> str:
+    """What the options ask for: ``run``, ``search`` or ``ablate``; a spec that cannot be read is refused here.
+
+    Raises:
+        UsageProblem: options that do not go together, or a spec that cannot be read.
+    """
+    from obl_magic.specs import parse_components, parse_space
+
+    searches = [name for name in _OF_SEARCHES if getattr(options, name) is not None]
+    ablates = [name for name in _OF_ABLATIONS if getattr(options, name) is not None]
+    if searches and ablates:
+        raise UsageProblem(
+            f"--{searches[0]} with --{ablates[0]}",
+            "a search or an ablation",
+            f"first one, then: --{ablates[0]} ... --params best",
+        )
+    if options.search is not None:
+        parse_space(_unquoted(options.search))
+    if options.ablate is not None:
+        parse_components(_unquoted(options.ablate))
+    kind = "ablate" if ablates else "search" if searches or _resumes_a_search(options.resume) else "run"
+    for name in _OF_STUDIES if kind == "run" else _OF_RUNS:
+        if getattr(options, name):
+            raise UsageProblem(
+                f"--{name} {'without' if kind == 'run' else 'with'} a search or an ablation",
+                "what is to be searched or left out" if kind == "run" else f"--{name} where one run is made",
+                '--search "lr=log(1e-4,1e-1)"' if kind == "run" else f"leave out --{name}",
+            )
+    if kind == "ablate" and options.resume:
+        raise UsageProblem(
+            "--resume with an ablation", "a run or a search to go on with", "leave out --resume"
+        )
+    return kind
+
+
+def spec_of(what: str, text: str | None, name: str | None, names: Mapping[str, Any]) -> Any:
+    """A spec as it was typed, or the notebook's value of that name; None where neither is given.
+
+    Raises:
+        UsageProblem: both, or there is no such name.
+    """
+    if text is not None and name is not None:
+        raise UsageProblem(f"--{what} {name} and the same as text", "one of them", f"--{what} {name}")
+    if name is not None and name not in names:
+        raise UsageProblem(
+            f"--{what} {name}", "a dict or a text of this notebook", f"define {name} in a cell first"
+        )
+    return names[name] if name is not None else None if text is None else _unquoted(text)
+
+
+def _resumes_a_search(name: str | None) -> bool:
+    if name is None:
+        return False
+    from obl_magic.study.results import open_results
+
+    try:
+        return open_results(name).kind == "search"
+    except UsageProblem:
+        return False
 
 
 def check_before_the_cell(workers: int | None, engine: str) -> None:

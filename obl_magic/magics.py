@@ -58,7 +58,21 @@ class ObliviousMagics(Magics):
     @argument(
         "--retries", type=int, default=0, help="restarts after a failure, from the last epoch: --retries 2"
     )
-    @argument("--resume", help="go on from the last epoch of a run that did not end: --resume RUN")
+    @argument("--resume", help="go on with a run that did not end, or with a search: --resume RUN")
+    @argument("--search", help='search these hyperparameters: --search "lr=log(1e-4,1e-1) units=int(16,128)"')
+    @argument("--space", help="as --search, from a dict of the notebook: --space my_space")
+    @argument("--trials", type=int, help="how many trials a search makes: --trials 30")
+    @argument("--maximize", help="the number to make large, returned or reported: --maximize val_accuracy")
+    @argument("--minimize", help="the number to make small, returned or reported: --minimize val_loss")
+    @argument("--sampler", help="who draws trials, tpe, random, grid, cmaes, gp or nsga2: --sampler random")
+    @argument("--pruner", help="who ends trials early, none, median, asha or hyperband: --pruner median")
+    @argument("--workers-per-trial", type=int, default=1, help="ranks of each trial: --workers-per-trial 2")
+    @argument("--keep-weights", type=int, default=1, help="of how many best trials: --keep-weights 3")
+    @argument("--ablate", help='leave these out, one at a time: --ablate "features=age,sex layers=conv2"')
+    @argument("--study", help="as --ablate, from a dict of the notebook: --study my_study")
+    @argument("--repeats", type=int, default=1, help="each run of an ablation so often: --repeats 3")
+    @argument("--params", help="hyperparameters of an earlier search or run: --params best")
+    @argument("--init-from", help="initial weights from an earlier search or run: --init-from best")
     @argument("--background", action="store_true", help="return at once with a live Run: --background")
     @argument("--seed", type=int, help="base seed of every random number: --seed 1")
     @argument(
@@ -81,7 +95,8 @@ class ObliviousMagics(Magics):
                 model.fit(x, y, batch_size=64, epochs=5)
                 return model
 
-        Returns a Run: .value, .metrics, .logs(rank), .status, .dir.
+        Returns a Run: .value, .metrics, .logs(rank), .status, .dir. With --search a Study: .trials, .best; with
+        --ablate an AblationResult: .table.
         """
         __tracebackhide__ = True
         try:
@@ -95,7 +110,7 @@ class ObliviousMagics(Magics):
         except UsageProblem as error:
             raise UsageError(str(error)) from None
         except OblError as error:
-            if getattr(error, "run", None) is not None:
+            if getattr(error, "run", None) is not None or getattr(error, "study", None) is not None:
                 raise
             raise UsageError(str(error)) from None
 
@@ -116,6 +131,7 @@ class ObliviousMagics(Magics):
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
         arguments = dict(lines.argument_value(text) for text in options.arg)
         name = options.function or _last_function(cell or "")
+        kind = lines.kind_of(options)
         lines.check_before_the_cell(options.workers, options.engine)
         if cell is not None and cell.strip():
             _execute(self._shell, _as_typed(options.line, cell))
@@ -124,25 +140,23 @@ class ObliviousMagics(Magics):
             raise UsageProblem(
                 f"--function {name}", "a function of this notebook", "define it in a cell first"
             )
-        return self._conduct(function, options, arguments)
+        return self._conduct(kind, function, options, arguments)
 
-    def _conduct(self, function: Any, options: Any, arguments: dict[str, Any]) -> Any:
+    def _conduct(self, kind: str, function: Any, options: Any, arguments: dict[str, Any]) -> Any:
         __tracebackhide__ = True
-        from obl_magic.conductor import run
-
         try:
-            finished = run(
-                function, workers=options.workers, args=arguments, engine=options.engine, batch=options.batch,
-                lr_scale=options.lr_scale, warmup_epochs=options.warmup_epochs,
-                sync_batchnorm=options.sync_batchnorm, verify=options.verify,
-                seed=options.seed, timeout=options.timeout,
-                stall_timeout=options.stall_timeout, retries=options.retries, resume=options.resume,
-                show_ranks=options.show_ranks, quiet=options.quiet,
-                background=options.background, namespace=self._shell.user_ns, cells=self._cell,
-            )  # fmt: skip
+            finished = _CONDUCTS[kind](function, options, self._shell.user_ns, {
+                "workers": options.workers, "args": arguments, "engine": options.engine, "batch": options.batch,
+                "lr_scale": options.lr_scale, "warmup_epochs": options.warmup_epochs,
+                "sync_batchnorm": options.sync_batchnorm, "seed": options.seed, "timeout": options.timeout,
+                "stall_timeout": options.stall_timeout, "params": options.params, "init_from": options.init_from,
+                "quiet": options.quiet, "background": options.background, "namespace": self._shell.user_ns,
+                "cells": self._cell,
+            })  # fmt: skip
         except BaseException as error:
-            if options.out and getattr(error, "run", None) is not None:
-                self._shell.user_ns[options.out] = error.run  # type: ignore[attr-defined]
+            held = getattr(error, "run", None) or getattr(error, "study", None)
+            if options.out and held is not None:
+                self._shell.user_ns[options.out] = held
             raise
         if options.out:
             self._shell.user_ns[options.out] = finished
@@ -157,6 +171,42 @@ class ObliviousMagics(Magics):
 
             return read_cell(filename)
         return CellSource(filename, f"In [{number}]", text)
+
+
+def _run(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+    __tracebackhide__ = True
+    from obl_magic.conductor import run
+
+    return run(
+        function, verify=options.verify, retries=options.retries, resume=options.resume,
+        show_ranks=options.show_ranks, **shared,
+    )  # fmt: skip
+
+
+def _search(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+    __tracebackhide__ = True
+    from obl_magic.studies import search
+
+    return search(
+        function, lines.spec_of("space", options.search, options.space, names), trials=options.trials,
+        maximize=options.maximize, minimize=options.minimize, sampler=options.sampler, pruner=options.pruner,
+        workers_per_trial=options.workers_per_trial, keep_weights=options.keep_weights, resume=options.resume,
+        out=options.out or "", **shared,
+    )  # fmt: skip
+
+
+def _ablate(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+    __tracebackhide__ = True
+    from obl_magic.studies import ablate
+
+    return ablate(
+        function, lines.spec_of("study", options.ablate, options.study, names), maximize=options.maximize,
+        minimize=options.minimize, repeats=options.repeats, workers_per_trial=options.workers_per_trial,
+        out=options.out or "", **shared,
+    )  # fmt: skip
+
+
+_CONDUCTS = {"run": _run, "search": _search, "ablate": _ablate}
 
 
 def _parse(parser: MagicArgumentParser, line: str) -> Any:

@@ -65,6 +65,13 @@ def checked_options(
     )  # fmt: skip
 
 
+def checked_whole(name: str, value: int, least: int) -> int:
+    """A whole number that is large enough; else UsageProblem."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageProblem(f"{name}={value!r}", f"a whole number, {least} or more", f"{name}={max(least, 1)}")
+    return value
+
+
 def _shown_ranks(asked: str | Sequence[int], workers: int) -> tuple[int, ...]:
     if asked == "all":
         return tuple(range(workers))

@@ -1,6 +1,7 @@
-"""The only file that names the files of a run. A run never deletes or overwrites another.
+"""The only file that names the files of a run or a study. A run never deletes or overwrites another.
 
 ``.oblivious/runs/<id>/`` beside the notebook, or ``$OBLIVIOUS_HOME/runs/<id>/``; private (0700).
+Studies lie beside, in ``studies/<id>/``.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class RunDir:
         return self.path / "checkpoints" / f"fit-{fit}.pkl"
 
     @property
+    def weights(self) -> Path:
+        """The model's weights at its best epoch, a NumPy archive that another run can begin from."""
+        return self.path / "weights.npz"
+
+    @property
     def has_checkpoints(self) -> bool:
         """Whether anything is kept of the function's fits."""
         return any(self.path.glob("checkpoints/fit-*.pkl"))
@@ -104,6 +110,8 @@ class RunDir:
             self.checkpoint(1).parent.mkdir(mode=0o700, exist_ok=True)
         for path in found:
             shutil.copy2(path, self.checkpoint(1).parent)
+        if found and other.weights.is_file():
+            shutil.copy2(other.weights, self.weights)
         return len(found)
 
     def value(self, rank: int) -> Path:
@@ -150,25 +158,96 @@ class RunDir:
             Path(beside).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class StudyDir:
+    """Names of the files of one study: a search or an ablation, and the runs that are its trials.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The study's id, which is the folder's name."""
+        return self.path.name
+
+    @property
+    def shared(self) -> RunDir:
+        """Where lies what all trials have in common: the job, the function's source."""
+        return RunDir(self.path)
+
+    @property
+    def manifest(self) -> Path:
+        """What was asked for, and what became of it (JSON)."""
+        return self.path / "study.json"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's own journal of the search."""
+        return self.path / "optuna.journal"
+
+    @property
+    def rows(self) -> Path:
+        """One line of JSON for each trial that has ended."""
+        return self.path / "trials.jsonl"
+
+    def trial(self, number: int) -> RunDir:
+        """The folder of a trial, which is a run; its id begins with the study's."""
+        return RunDir(self.path / "trials" / f"{self.id}-{number:03d}")
+
+    def new_trial(self, number: int) -> RunDir:
+        """Makes the folder of a trial.
+
+        Raises:
+            SetupProblem: the folder cannot be written.
+        """
+        folder = self.trial(number)
+        try:
+            folder.path.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.path.mkdir(mode=0o700)
+        except OSError as error:
+            raise unwritable(folder.path, error) from error
+        return folder
+
+    def trials(self) -> list[RunDir]:
+        """The trials that were written down, by number."""
+        found = (RunDir(path.parent) for path in self.path.glob("trials/*/run.json"))
+        return sorted(found, key=lambda run: int(run.id.rpartition("-")[2]))
+
+
 def create(where: Path | None = None, now: datetime | None = None) -> RunDir:
     """A new, empty, private run folder with an id that no other run has.
 
     Raises:
         SetupProblem: the folder cannot be written.
     """
-    runs = (where or home()) / "runs"
+    return RunDir(_new_folder((where or home()) / "runs", now))
+
+
+def create_study(where: Path | None = None, now: datetime | None = None) -> StudyDir:
+    """As :func:`create`, for a study.
+
+    Raises:
+        SetupProblem: the folder cannot be written.
+    """
+    return StudyDir(_new_folder((where or home()) / "studies", now))
+
+
+def _new_folder(among: Path, now: datetime | None) -> Path:
     stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
     try:
-        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        among.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
-            path = runs / f"{stamp}-{secrets.token_hex(3)}"
+            path = among / f"{stamp}-{secrets.token_hex(3)}"
             try:
                 path.mkdir(mode=0o700)
-                return RunDir(path)
+                return path
             except FileExistsError:
                 continue
     except OSError as error:
-        raise unwritable(runs, error) from error
+        raise unwritable(among, error) from error
 
 
 def existing(where: Path | None = None) -> list[RunDir]:
@@ -179,13 +258,23 @@ def existing(where: Path | None = None) -> list[RunDir]:
     return sorted((RunDir(path) for path in runs.iterdir() if (path / "run.json").is_file()), key=_age)
 
 
+def existing_studies(where: Path | None = None) -> list[StudyDir]:
+    """All studies of a home, oldest first."""
+    folders = (StudyDir(path.parent) for path in ((where or home()) / "studies").glob("*/study.json"))
+    return sorted(folders, key=_age)
+
+
 def with_arrays(where: Path | None = None) -> list[RunDir]:
-    """The runs of a home that still have a job's large arrays on disk."""
+    """The runs of a home that still have a job's large arrays on disk, and what studies share."""
     name = buffers_of(RunDir(Path()).job).name
-    return [RunDir(path.parent) for path in ((where or home()) / "runs").glob(f"*/{name}")]
+    return [
+        RunDir(path.parent)
+        for kind in ("runs", "studies")
+        for path in (where or home()).glob(f"{kind}/*/{name}")
+    ]
 
 
-def _age(folder: RunDir) -> tuple[str, int]:
+def _age(folder: RunDir | StudyDir) -> tuple[str, int]:
     """Orders runs by the second in their id, and within it by when they were written down."""
     return folder.id.rpartition("-")[0], folder.manifest.stat().st_mtime_ns
 

@@ -21,7 +21,7 @@ from obl_magic.events.table import NONE, MetricTable
 from obl_magic.failures import error_of
 from obl_magic.kernel_process import is_gone
 from obl_magic.payload import files
-from obl_magic.rundir import RunDir, existing, unwritable
+from obl_magic.rundir import RunDir, existing, existing_studies, unwritable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,7 +207,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``succeeded``, ``failed``, ``interrupted``, ``stalled`` or ``timed out``."""
+        """``running``, ``succeeded``, ``failed``, ``interrupted``, ``stalled``, ``timed out``; a trial: ``pruned``."""
         return self._state.status
 
     @property
@@ -246,7 +246,7 @@ class Run:
     @property
     def error(self) -> BaseException | None:
         """Why the run did not succeed: the worker's exception where it could travel; None if it did."""
-        if self._error is None and self.status not in ("running", "succeeded"):
+        if self._error is None and self.status not in ("running", "succeeded", "pruned"):
             self._error = error_of(self._state, self._ledger.folder)
             self._error.run = self  # type: ignore[attr-defined]
         return self._error
@@ -353,6 +353,7 @@ def _find(name: str) -> RunDir:
         return RunDir(Path(name).absolute())
     runs = existing()
     found = [run for run in runs if run.id.startswith(name) or run.id.endswith(name)]
+    found = found or [trial for study in existing_studies() for trial in study.trials() if trial.id == name]
     if len(found) == 1:
         return found[0]
     known = ", ".join(run.id for run in runs[-3:]) or "none"

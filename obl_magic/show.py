@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from obl_magic.display.base import Display, Header
+from obl_magic.display.studies import StudyDisplay, StudyHeader, StudyState
 from obl_magic.events.fold import MetricRow, RunState
 
 
@@ -18,6 +19,19 @@ def showing() -> Display:
     from obl_magic.display.text import TextDisplay
 
     return TextDisplay()
+
+
+def showing_study() -> StudyDisplay:
+    """A new display for one study."""
+    from obl_magic.display.notebook import in_notebook
+
+    if in_notebook():
+        from obl_magic.display.studies_notebook import NotebookStudyDisplay
+
+        return NotebookStudyDisplay()
+    from obl_magic.display.studies_text import TextStudyDisplay
+
+    return TextStudyDisplay()
 
 
 def current_cell() -> int | None:
@@ -43,6 +57,19 @@ def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> No
         publish(still_bundle(header, state, rows, None))
     else:
         sys.stdout.write(summary(header, state, rows) + "\n")
+
+
+def show_study(header: StudyHeader, state: StudyState) -> None:
+    """Shows a study as it is now, once."""
+    from obl_magic.display.notebook import in_notebook, publish
+    from obl_magic.display.studies_text import study_summary
+
+    if in_notebook():
+        from obl_magic.display.studies_notebook import study_still
+
+        publish(study_still(header, state))
+    else:
+        sys.stdout.write(study_summary(header, state) + "\n")
 
 
 def show_table(text: str, html: str) -> None:

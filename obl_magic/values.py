@@ -82,6 +82,9 @@ class Settings:
         keep_each_epoch: write every epoch of a fit down, so that another world can go on from it.
         goes_on: begin where an earlier world has left the function.
         stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
+        keep_weights: keep the model's weights of the best epoch. keep_weights_of: the metric that says which one
+        that is. keep_largest: its largest value is the best, else its smallest.
+        init_from: path of a file of weights that the first fit begins from, or "".
     """
 
     batch: str = "global"
@@ -91,6 +94,10 @@ class Settings:
     keep_each_epoch: bool = False
     goes_on: bool = False
     stop_after: int | None = None
+    keep_weights: bool = False
+    keep_weights_of: str = ""
+    keep_largest: bool = True
+    init_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +148,15 @@ class Trial:
 
     Attributes:
         number: from 0, in the order asked. args: arguments by name, beside those that all trials share.
-        seed: base seed of this call. component: what an ablation takes away, or None.
+        seed: base seed of this call. component: what an ablation takes away, or None. repeat: which of several
+        calls that differ in their seeds only, from 0.
     """
 
     number: int
     args: dict[str, Any]
     seed: int
     component: Component | None = None
+    repeat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +189,8 @@ class Job:
         engine: ``horovod`` or ``mpi``; already decided.
         run_dir: the run's folder, or "" where nothing is kept. beat_s: seconds between two heartbeats.
         path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
+        ablates: the call belongs to an ablation study. component: what it does without, or None.
+        quantity: name of the number by which the kernel decides whether a trial goes on, or "".
     """
 
     name: str
@@ -195,3 +206,6 @@ class Job:
     beat_s: float = 1.0
     path: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = field(default=(), repr=False)
+    ablates: bool = False
+    component: Component | None = None
+    quantity: str = ""

@@ -30,6 +30,7 @@ def capture(
     args: Mapping[str, Any] | None = None,
     cells: Callable[[str], CellSource | None] = read_cell,
     travels: bool = True,
+    also: Mapping[str, Any] | None = None,
 ) -> Captured:
     """Turns a function into a value that can be sent to the ranks.
 
@@ -41,10 +42,11 @@ def capture(
         args: the arguments of this call by name; these parameters are filled by nobody else.
         cells: gives the cell behind a code object's ``co_filename``, with the label a user knows it by.
         travels: whether it must be sent anywhere; a function that is called here may reach what cannot be.
+        also: what travels with it by name, though it does not reach it.
 
     Returns:
-        The captured function. Its payload is the pickle of ``(fn, provided)``, where ``provided`` is a dict;
-        the buffers of large arrays lie beside it.
+        The captured function. Its payload is the pickle of ``(fn, provided)``, where ``provided`` is a dict, or of
+        ``(fn, provided, also)``; the buffers of large arrays lie beside it.
 
     Raises:
         UsageProblem: the function is of no kind that can run, or an argument is unknown or missing.
@@ -58,8 +60,9 @@ def capture(
     modules = own_modules()
     own = frozenset(module.__name__ for module in modules)
     large: list[PickleBuffer] = []
-    data = _pickle(function, provided, given, modules, own, large) if travels else b""
-    reached = list(walk(function, provided, own))
+    more = dict(also or {})
+    data = _pickle(function, provided, given, modules, own, large, more) if travels else b""
+    reached = list(walk(function, {**provided, **more}, own))
     source = source_of(function)
     return Captured(
         name=function.__name__,
@@ -175,6 +178,7 @@ def _pickle(
     modules: tuple[ModuleType, ...],
     own: frozenset[str],
     large: list[PickleBuffer],
+    also: dict[str, Any],
 ) -> bytes:
     def attempt(value: Any) -> Exception | None:
         try:
@@ -184,12 +188,12 @@ def _pickle(
         return None
 
     try:
-        data = payload.dumps((fn, provided), modules, large)
+        data = payload.dumps((fn, provided, also) if also else (fn, provided), modules, large)
         if args:
             payload.dumps(args, modules, [])  # sent apart, with the job; refused here, before anything starts
         return data
     except Exception as error:
-        found = culprit(fn, {**provided, **args}, own, attempt)
+        found = culprit(fn, {**provided, **also, **args}, own, attempt)
         raise found or _as_a_whole(fn, error) from error
 
 

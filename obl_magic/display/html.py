@@ -19,29 +19,29 @@ from obl_magic.events.fold import MetricRow, RunState
 _MOST_CHARTS = 4
 _MOST_ROWS = 40
 _MOST_TRACEBACK_LINES = 60
-_TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
-_MONO = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace)"
+TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
+MONO = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace)"
 _FRAME = (
     "box-sizing:border-box;max-width:740px;margin:4px 0;padding:12px 16px 12px;"
     f"border:1px solid {LINE};border-radius:8px;line-height:1.5;font-size:13px;text-align:left;"
     "font-family:var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif);"
     "font-variant-numeric:tabular-nums"
 )
-_FAINT = "opacity:.68;font-size:12px"
-_FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
-_CELL = f"{_FIRST};padding-left:24px"
+FAINT = "opacity:.68;font-size:12px"
+FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
+CELL = f"{FIRST};padding-left:24px"
 
 
 def panel_html(shown: View) -> str:
     """The panel of a run that is on its way."""
-    return _frame(
+    return frame(
         _head(shown),
         _world(shown),
         _bar(shown),
         _where(shown),
         _tiles(shown),
         _failure(shown),
-        _sentences((*shown.remarks, *shown.notes)),
+        listed((*shown.remarks, *shown.notes)),
     )
 
 
@@ -58,7 +58,7 @@ def still_html(header: Header, state: RunState, rows: Sequence[MetricRow], now_s
         now_s = max([header.started_s, *(row.time_s for row in rows[-1:])])
     shown = view(header, state, now_s)
     drawn = curves(rows)
-    return _frame(
+    return frame(
         _head(shown),
         _world(shown),
         _failure(shown),
@@ -66,22 +66,23 @@ def still_html(header: Header, state: RunState, rows: Sequence[MetricRow], now_s
         "" if shown.status.word == "succeeded" else _where(shown),
         _charts(drawn),
         _table(drawn),
-        _sentences((*shown.remarks, *shown.notes)),
+        listed((*shown.remarks, *shown.notes)),
         _foot(shown),
     )
 
 
-def _frame(*parts: str) -> str:
+def frame(*parts: str) -> str:
+    """The box that every panel and still stands in."""
     inside = "".join(part for part in parts if part)
     return f'<div class="tex2jax_ignore mathjax_ignore" style="{_FRAME}">{inside}</div>'
 
 
 def _head(shown: View) -> str:
-    colour = _TONES[shown.status.tone]
+    colour = TONES[shown.status.tone]
     how = f"{shown.status.symbol} {shown.status.phrase}"
     return (
         '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
-        f'<span style="{_MONO};font-size:15px;font-weight:600">{_esc(shorten(shown.function, 60))}</span> '
+        f'<span style="{MONO};font-size:15px;font-weight:600">{_esc(shorten(shown.function, 60))}</span> '
         f'<span style="color:{colour};font-weight:600">{_esc(how)}</span> '
         f"<span>{_esc(shown.elapsed)}</span></div>"
     )
@@ -90,15 +91,15 @@ def _head(shown: View) -> str:
 def _world(shown: View) -> str:
     facts = [_esc(fact) for fact in (shown.world, shown.engine, shown.batch)]
     if shown.digest:
-        facts.append(f'<span style="{_MONO};font-size:11px">sha256 {_esc(shown.digest)}</span>')
-    return f'<div style="{_FAINT}">{_dotted(facts)}</div>'
+        facts.append(f'<span style="{MONO};font-size:11px">sha256 {_esc(shown.digest)}</span>')
+    return f'<div style="{FAINT}">{dotted(facts)}</div>'
 
 
 def _bar(shown: View) -> str:
     """The progress bar, by its width and in figures; empty while nothing is known."""
     done = 0.0 if shown.fraction is None else 100 * shown.fraction
     said = "&nbsp;" if shown.fraction is None else f"{int(done)} %"
-    colour = _TONES[shown.status.tone]
+    colour = TONES[shown.status.tone]
     return (
         '<div style="display:flex;align-items:center;gap:12px;margin:8px 0 6px">'
         f'<div style="flex:1;height:6px;border-radius:3px;background:{GROUND};overflow:hidden">'
@@ -114,20 +115,20 @@ def _where(shown: View) -> str:
         _esc(shown.speed) if not shown.status.over else "",
         _esc(shown.ranks) if not shown.failure else "",
     ]
-    return f'<div style="font-size:12.5px;margin-top:4px">{_dotted(parts)}</div>' if any(parts) else ""
+    return f'<div style="font-size:12.5px;margin-top:4px">{dotted(parts)}</div>' if any(parts) else ""
 
 
 def _tiles(shown: View) -> str:
     """The newest value of each metric, name above number."""
     tiles = [
-        f'<div style="min-width:84px"><div style="{_FAINT}" title="{_esc(figure.name)}">'
+        f'<div style="min-width:84px"><div style="{FAINT}" title="{_esc(figure.name)}">'
         f"{_esc(shorten(figure.name, 24))}</div> "
-        f'<div style="font-size:17px;line-height:1.3;{_alarm(figure.text)}">{_esc(figure.text)}</div></div>'
+        f'<div style="font-size:17px;line-height:1.3;{alarm(figure.text)}">{_esc(figure.text)}</div></div>'
         for figure in shown.metrics[:SHOWN_METRICS]
     ]
     more = len(shown.metrics) - SHOWN_METRICS
     if more > 0:
-        tiles.append(f'<div style="{_FAINT};align-self:end">and {more:,} more</div>')
+        tiles.append(f'<div style="{FAINT};align-self:end">and {more:,} more</div>')
     if not tiles:
         return ""
     return f'<div style="display:flex;flex-wrap:wrap;gap:6px 28px;margin-top:8px">{"".join(tiles)}</div>'
@@ -137,11 +138,11 @@ def _failure(shown: View) -> str:
     failure = shown.failure
     if failure is None:
         return ""
-    place = f'<div style="{_FAINT}">at {_esc(failure.where)}</div>' if failure.where else ""
-    others = f'<div style="{_FAINT}">{_esc(failure.others)}</div>' if failure.others else ""
+    place = f'<div style="{FAINT}">at {_esc(failure.where)}</div>' if failure.where else ""
+    others = f'<div style="{FAINT}">{_esc(failure.others)}</div>' if failure.others else ""
     return (
         f'<div style="margin:10px 0 8px;padding:2px 0 2px 12px;border-left:3px solid {BAD}">'
-        f'<div style="{_MONO};font-size:12.5px;white-space:pre-wrap;overflow-wrap:anywhere">'
+        f'<div style="{MONO};font-size:12.5px;white-space:pre-wrap;overflow-wrap:anywhere">'
         f"{_esc(_few_lines(failure.cause, 8))}</div>{place}{others}{_traceback(failure)}</div>"
     )
 
@@ -152,8 +153,8 @@ def _traceback(failure: Failure) -> str:
     lines = failure.traceback.split("\n")
     kept = lines if len(lines) <= _MOST_TRACEBACK_LINES else ["…", *lines[-_MOST_TRACEBACK_LINES:]]
     return (
-        f'<details style="margin-top:4px"><summary style="{_FAINT};cursor:pointer">traceback</summary>'
-        f'<pre style="{_MONO};font-size:12px;margin:4px 0 0;padding:0;background:transparent;color:inherit;'
+        f'<details style="margin-top:4px"><summary style="{FAINT};cursor:pointer">traceback</summary>'
+        f'<pre style="{MONO};font-size:12px;margin:4px 0 0;padding:0;background:transparent;color:inherit;'
         f'border:0;white-space:pre-wrap;overflow-wrap:anywhere">{_esc(chr(10).join(kept))}</pre></details>'
     )
 
@@ -172,17 +173,17 @@ def _table(drawn: Sequence[Curve]) -> str:
         return ""
     has_best = any(curve.best is not None for curve in drawn)
     head = "".join(
-        f'<th style="{cell};{_FAINT};font-weight:400;text-align:{side}">{name}</th>'
+        f'<th style="{cell};{FAINT};font-weight:400;text-align:{side}">{name}</th>'
         for cell, name, side in (
-            (_FIRST, "", "left"),
-            (_CELL, "last", "right"),
-            (_CELL, "○ best" if has_best else "", "right"),
-            (_CELL, "at" if has_best else "", "left"),
+            (FIRST, "", "left"),
+            (CELL, "last", "right"),
+            (CELL, "○ best" if has_best else "", "right"),
+            (CELL, "at" if has_best else "", "left"),
         )
     )
     body = "".join(_row(curve) for curve in drawn[:_MOST_ROWS])
     more = len(drawn) - _MOST_ROWS
-    rest = f'<div style="{_FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
+    rest = f'<div style="{FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
     return (
         '<table style="border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto">'
         f'<thead><tr style="border-bottom:1px solid {LINE};background:transparent">{head}</tr></thead>'
@@ -195,15 +196,16 @@ def _row(curve: Curve) -> str:
     best = "" if curve.best is None else number(curve.ys[curve.best])
     return (
         '<tr style="background:transparent;border:0">'
-        f'<td style="{_FIRST};text-align:left" title="{_esc(curve.name)}">'
+        f'<td style="{FIRST};text-align:left" title="{_esc(curve.name)}">'
         f"{_esc(shorten(curve.name, 40))}</td>"
-        f'<td style="{_CELL};text-align:right;{_alarm(last)}">{_esc(last)}</td>'
-        f'<td style="{_CELL};text-align:right">{_esc(best)}</td>'
-        f'<td style="{_CELL};text-align:left;opacity:.68">{_esc(curve.best_at)}</td></tr>'
+        f'<td style="{CELL};text-align:right;{alarm(last)}">{_esc(last)}</td>'
+        f'<td style="{CELL};text-align:right">{_esc(best)}</td>'
+        f'<td style="{CELL};text-align:left;opacity:.68">{_esc(curve.best_at)}</td></tr>'
     )
 
 
-def _sentences(sentences: Sequence[str]) -> str:
+def listed(sentences: Sequence[str]) -> str:
+    """Sentences, one below the other."""
     if not sentences:
         return ""
     hanging = "padding-left:14px;text-indent:-14px"
@@ -215,11 +217,12 @@ def _foot(shown: View) -> str:
     place = shown.folder or (f"run {shown.run_id}" if shown.run_id else "")
     if shown.folder and shown.run_id not in shown.folder:
         place = f"run {shown.run_id} in {shown.folder}"
-    style = f"{_MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
+    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
     return f'<div style="{style}">{_esc(place)}</div>' if place else ""
 
 
-def _alarm(text: str) -> str:
+def alarm(text: str) -> str:
+    """The style of a number that is none."""
     return f"color:{BAD};font-weight:600" if text in ("nan", "inf", "-inf") else ""
 
 
@@ -227,7 +230,8 @@ def _strong(text: str) -> str:
     return f'<span style="font-weight:600">{_esc(text)}</span>'
 
 
-def _dotted(parts: Sequence[str]) -> str:
+def dotted(parts: Sequence[str]) -> str:
+    """The parts that are not empty, dots between them."""
     return " · ".join(part for part in parts if part)
 
 

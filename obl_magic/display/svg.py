@@ -38,13 +38,18 @@ def chart_svg(chart: Chart) -> str:
     """The chart: curves with their names and last values at their ends, the best point ringed."""
     axes = _axes(chart)
     coloured = [(label, curve, _colour(label)) for label, curve in chart.curves]
-    body = [_title(chart.title), *_grid(axes), *_x_axis(axes, chart.curves[0][1].unit)]
+    body = [heading(chart.title), *_grid(axes), *_x_axis(axes, chart.curves[0][1].unit)]
     body += [piece for _, curve, colour in coloured for piece in _line(axes, curve, colour)]
     body += _labels(axes, coloured)
     said = ", ".join(f"{label} {number(curve.last)}".strip() for label, curve, _ in coloured)
+    return picture(WIDTH, HEIGHT, f"{chart.title}: {said}", body)
+
+
+def picture(width: float, height: float, said: str, body: list[str]) -> str:
+    """The pieces as one inline picture; ``said`` is read to who does not see it."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_esc(f"{chart.title}: {said}")}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{_esc(said)}" '
         f'style="max-width:100%;height:auto;font-size:11px;font-family:inherit;display:block;overflow:visible">'
         f"{''.join(body)}</svg>"
     )
@@ -65,7 +70,8 @@ def _colour(label: str) -> str:
     return VALIDATION if label == "val" else TRAIN
 
 
-def _title(title: str) -> str:
+def heading(title: str) -> str:
+    """The title at the top left of a picture."""
     return (
         '<text x="0" y="14" fill="currentColor" font-size="12" font-weight="600">'
         f"{_esc(shorten(title, 38))}</text>"
@@ -73,29 +79,30 @@ def _title(title: str) -> str:
 
 
 def _grid(axes: _Axes) -> list[str]:
-    step = _nice((axes.y_high - axes.y_low) / 4)
+    step = nice((axes.y_high - axes.y_low) / 4)
     pieces = []
     for count in range(math.ceil(axes.y_low / step), math.floor(axes.y_high / step) + 1):
         y = axes.y(count * step)
         ends = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         pieces.append(f'<line {ends} stroke="{LINE}" stroke-width="1"/>')
-        pieces.append(_faint(_LEFT - 6, y + 3.5, _tick(count * step, step), "end"))
+        pieces.append(faint(_LEFT - 6, y + 3.5, tick(count * step, step), "end"))
     return pieces
 
 
 def _x_axis(axes: _Axes, unit: str) -> list[str]:
     y = HEIGHT - 6
     if axes.x_high <= axes.x_low:
-        return [_faint(axes.x(axes.x_low), y, f"{unit} {axes.x_low:,.0f}", "middle")]
+        return [faint(axes.x(axes.x_low), y, f"{unit} {axes.x_low:,.0f}", "middle")]
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     return [
-        _faint(_LEFT, y, f"{axes.x_low:,.0f}", "start"),
-        _faint(middle, y, unit, "middle"),
-        _faint(WIDTH - _RIGHT, y, f"{axes.x_high:,.0f}", "end"),
+        faint(_LEFT, y, f"{axes.x_low:,.0f}", "start"),
+        faint(middle, y, unit, "middle"),
+        faint(WIDTH - _RIGHT, y, f"{axes.x_high:,.0f}", "end"),
     ]
 
 
-def _faint(x: float, y: float, text: str, anchor: str) -> str:
+def faint(x: float, y: float, text: str, anchor: str) -> str:
+    """A word or a number beside an axis; ``anchor`` is ``start``, ``middle`` or ``end``."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor" fill-opacity=".6" font-size="10" '
         f'text-anchor="{anchor}" style="font-variant-numeric:tabular-nums">{_esc(text)}</text>'
@@ -153,13 +160,14 @@ def _labels(axes: _Axes, coloured: list[tuple[str, Curve, str]]) -> list[str]:
     ]
 
 
-def _nice(rough: float) -> float:
+def nice(rough: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next((times * power for times in (1, 2, 2.5, 5) if times * power >= rough * 0.999), 10 * power)
 
 
-def _tick(value: float, step: float) -> str:
+def tick(value: float, step: float) -> str:
+    """The value at a grid line, as exact as the distance between grid lines asks."""
     if value == 0:
         return "0"
     if not 1e-3 <= step < 1e5:

@@ -71,7 +71,7 @@ class TextDisplay:
         """Writes what a rank printed, above the status line."""
         self._erase()
         to = self._err if stream == "stderr" else self._out
-        _write(to, self._lines.feed(rank, stream, text, many))
+        write(to, self._lines.feed(rank, stream, text, many))
         to.flush()
 
     def update(self, state: RunState, now_s: float) -> None:
@@ -119,7 +119,7 @@ class TextDisplay:
             self._drawn = 0
 
     def _write(self, text: str) -> None:
-        _write(self._out, text)
+        write(self._out, text)
 
 
 class _Epochs:
@@ -246,15 +246,16 @@ def _table(drawn: Sequence[Curve]) -> list[str]:
         best = "" if curve.best is None else number(curve.ys[curve.best])
         cells.append((shorten(curve.name, 40), number(curve.last), best, curve.best_at, sparkline(curve)))
     widths = [max(columns(row[at]) for row in cells) for at in range(5)]
-    return ["  ".join(map(_pad, row, widths, _TO_THE_RIGHT)).rstrip() for row in cells]
+    return ["  ".join(map(pad, row, widths, _TO_THE_RIGHT)).rstrip() for row in cells]
 
 
-def _pad(text: str, width: int, right: bool) -> str:
+def pad(text: str, width: int, right: bool) -> str:
+    """The text with spaces up to ``width`` terminal columns, before it if it goes to the right."""
     space = " " * (width - columns(text))
     return space + text if right else text + space
 
 
-def _write(stream: TextIO, text: str) -> None:
+def write(stream: TextIO, text: str) -> None:
     """Writes; what the stream's encoding does not have becomes ``?``."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 LAUNCHER = -1
@@ -151,12 +151,41 @@ class Result(Event):
     Attributes:
         file: name of the value's file in the run folder. size_bytes: its size.
         first_step_s: Unix time of the end of the first training step, or None.
+        returned: what is short of it: a dict's numbers and texts by key, or a bare number as ``value``.
     """
 
     kind: ClassVar[str] = "result"
     file: str
     size_bytes: int
     first_step_s: float | None
+    returned: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asks(Event):
+    """A trial asks whether it is worth going on, and waits for the answer.
+
+    Attributes:
+        step: what the value is compared by: an epoch, or the step that was reported. value: of the wanted quantity.
+    """
+
+    kind: ClassVar[str] = "asks"
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained(Event):
+    """What a run of an ablation study really trains, as the proof that something was taken away.
+
+    Attributes:
+        parameters: weights of the model, or None. layers: their names. inputs: width of the data, or None.
+    """
+
+    kind: ClassVar[str] = "trained"
+    parameters: int | None
+    layers: list[str]
+    inputs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +232,23 @@ class Ended(Event):
 
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
-    for cls in (Launched, Started, Progress, Metric, Log, Note, Heartbeat, Result, Failed, Restarted, Ended)
+    for cls in (
+        *(
+            Launched,
+            Started,
+            Progress,
+            Metric,
+            Log,
+            Note,
+            Heartbeat,
+            Asks,
+            Trained,
+            Result,
+            Failed,
+            Restarted,
+        ),
+        Ended,
+    )
 }
 
 
@@ -236,8 +281,10 @@ _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def _plain(value: Any) -> Any:
+    """What JSON can say: ``{"~": "nan"}`` for NaN, and a dict that looks like that inside another."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        plain = {key: _plain(item) for key, item in value.items()}
+        return {"~": plain} if set(value) == {"~"} else plain
     if isinstance(value, float) and not math.isfinite(value):
         return {"~": str(value)}
     return value
@@ -245,7 +292,8 @@ def _plain(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"~"} and isinstance(value["~"], str):
-            return _NUMBERS[value["~"]]
+        if set(value) == {"~"}:
+            inner = value["~"]
+            return _NUMBERS[inner] if isinstance(inner, str) else {key: _number(inner[key]) for key in inner}
         return {key: _number(item) for key, item in value.items()}
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from obl_magic.events.event import (
     STARTUP,
@@ -19,6 +20,7 @@ from obl_magic.events.event import (
     Restarted,
     Result,
     Started,
+    Trained,
 )
 
 TAIL_LINES = 20
@@ -80,7 +82,8 @@ class RunState:
         results: file name of each returned value, by rank. status: ``running`` until ended.
         started_s: Unix time of the first event. ended_s: of the end, or None.
         engine: collectives the ranks named. ready_s: Unix time at which the last rank started.
-        restarts: worlds that failed and were replaced.
+        restarts: worlds that failed and were replaced. returned: what is short of rank 0's value.
+        trained: what a run of an ablation study trains, or None.
     """
 
     ranks: dict[int, RankState]
@@ -96,6 +99,8 @@ class RunState:
     engine: str = ""
     ready_s: float | None = None
     restarts: int = 0
+    returned: dict[str, Any] | None = None
+    trained: Trained | None = None
 
 
 def empty() -> RunState:
@@ -142,7 +147,12 @@ def fold(state: RunState, event: Event) -> RunState:
         case Result():
             state = _moved(state, event)
             state = _rank(state, event.rank, state="returned", first_step_s=event.first_step_s)
-            return replace(state, results={**(state.results or {}), event.rank: event.file})
+            returned = event.returned if event.rank == 0 else state.returned
+            return replace(
+                state, results={**(state.results or {}), event.rank: event.file}, returned=returned
+            )
+        case Trained():
+            return replace(state, trained=event)
         case Failed():
             state = _rank(state, event.rank, state="failed")
             return replace(state, failures=(*state.failures, event))

@@ -1,4 +1,7 @@
-"""A rank's process: takes its streams over, waits for a job, runs it, tells, leaves. Imports no IPython, no planner."""
+"""A rank's process: takes its streams over, waits for a job, runs it, tells, leaves or waits for the next.
+
+Imports no IPython, no planner.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,25 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
+import gc
 import importlib
-import json
 import os
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from obl_magic.events.event import Started
+from obl_magic.events.event import Asks, Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
 from obl_magic.worker import execute, heart, ranks
-from obl_magic.worker.frameworks import on_import
-from obl_magic.worker.receive import receive
+from obl_magic.worker.collectives import Connections
+from obl_magic.worker.frameworks import on_import, uses_keras
+from obl_magic.worker.orders import Orders
+from obl_magic.worker.receive import Inbox
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
 
@@ -32,22 +37,43 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Runs one job as one rank; the process's exit code says whether it succeeded."""
+    """Runs one job as one rank, or one after another where the world stays; the exit code is 0 if all went well."""
     me = ranks.identify()
     _die_with_the_launcher()
     streams = TakenStreams(me.rank)
     faulthandler.enable(file=streams.raw_stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ranks.pin_gpu(me)
-    ranks.pin_cores(me)
+    placed = ranks.beside_others(me)
+    ranks.pin_gpu(placed)
+    ranks.pin_cores(placed)
     threads = int(os.environ.get("OBL_THREADS", "0"))
     _set_threads_when_asked(threads)
     if os.environ.pop(ranks.STANDS_BY, ""):
         with streams.starting(), contextlib.suppress(ImportError):
             importlib.import_module("keras")
-    job = receive(me)
+    stays = bool(os.environ.pop(ranks.STAYS, ""))
+    orders = Orders(sys.stdin)
+    if me.rank == 0:
+        orders.listen()
+    inbox = Inbox(me, orders if me.rank == 0 else None)
+    connections = Connections(stays)
+    while _served(inbox.next(), me, orders, streams, connections, threads) and stays:
+        execute.tidy()
+    connections.close()
+    atexit._run_exitfuncs()
+    _finalize_mpi()
+    os._exit(0)
+
+
+def _served(
+    job: Job, me: ranks.Rank, orders: Orders, streams: TakenStreams, connections: Connections, threads: int
+) -> bool:
+    """Runs one job and tells how it went; whether it succeeded, or never returns."""
     _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
     reporter = Reporter(streams.pipe.emit, me.rank)
+    if job.quantity:
+        reporter.asks(job.quantity, _question(me, orders, reporter))
+    orders.serve(reporter)
     reporter.emit(
         Started(
             me.rank, time.time(), os.getpid(), socket.gethostname(), execute.digest_of(job.source), job.engine,
@@ -55,25 +81,42 @@ def main() -> None:
         )
     )  # fmt: skip
     heart.dump_when_asked(RunDir.at(job.run_dir).stacks(me.rank))
-    heart.Heart(reporter, job.sources, job.beat_s).start()
-    _listen(reporter)
-    with streams.starting():
-        _import_what_it_uses(job)
-    ok = execute.tell(execute.run(job, reporter), job, reporter)
+    with heart.beating(reporter, job.sources, job.beat_s):
+        with streams.starting():
+            _import_what_it_uses(job)
+        if connections.stay and not gc.get_freeze_count():
+            gc.freeze()  # what was imported is never garbage, and looking through it takes longer than many a trial
+        finished = execute.run(job, reporter, connections)
+        streams.flush()
+    if execute.tell(finished, job, reporter):
+        return True
     streams.close()
-    if not ok:
-        time.sleep(
-            UNTIL_ENDED_S
-        )  # the conductor ends the world; Open MPI takes seconds when ranks leave together
-        os._exit(1)
-    atexit._run_exitfuncs()
-    _finalize_mpi()
-    os._exit(0)
+    time.sleep(
+        UNTIL_ENDED_S
+    )  # the conductor ends the world; Open MPI takes seconds when ranks leave together
+    os._exit(1)
+
+
+def _question(me: ranks.Rank, orders: Orders, reporter: Reporter) -> Callable[[int, float], bool]:
+    """How a trial asks whether it is to end: rank 0 asks the kernel, and its answer holds on every rank."""
+
+    def ask(step: int, value: float) -> bool:
+        answer = False
+        if me.rank == 0:
+            reporter.emit(Asks(0, time.time(), step, value))
+            answer = orders.answer()
+        if me.size > 1:
+            from mpi4py import MPI
+
+            answer = MPI.COMM_WORLD.bcast(answer, root=0)
+        return answer
+
+    return ask
 
 
 def _import_what_it_uses(job: Job) -> None:
     """Imports the frameworks that the function names, so that their greetings are not taken for its own prints."""
-    if b"keras" in job.payload or b"tensorflow" in job.payload:
+    if uses_keras(job.payload):
         with contextlib.suppress(ImportError):
             importlib.import_module("keras")
 
@@ -91,19 +134,6 @@ def _keep_generated_code_in(folder: Path) -> None:
 
     folder.mkdir(mode=0o700, exist_ok=True)
     on_import("keras", move)
-
-
-def _listen(reporter: Reporter) -> None:
-    """Rank 0 hears its kernel: that the run is to stop, or, at the end of standard input, that the kernel is gone."""
-    if reporter.rank != 0:
-        return
-
-    def hear() -> None:
-        for line in sys.stdin:
-            reporter.stop_asked = reporter.stop_asked or bool(json.loads(line).get("stop"))
-        os._exit(EXIT_ORPHANED)
-
-    threading.Thread(target=hear, name="obl-kernel", daemon=True).start()
 
 
 def _die_with_the_launcher() -> None:

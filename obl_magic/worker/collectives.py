@@ -66,3 +66,31 @@ def connect(engine: str) -> Collectives:
     module = importlib.import_module(ENGINES[engine])
     connected: Collectives = module.connect()
     return connected
+
+
+class Connections:
+    """The engines of a process, each connected when first asked for.
+
+    Args:
+        stay: they stay connected from job to job; else each ends with its job.
+    """
+
+    def __init__(self, stay: bool = False) -> None:
+        self.stay = stay
+        self._open: dict[str, Collectives] = {}
+
+    def get(self, engine: str) -> Collectives:
+        """The collectives of a named engine; every rank must call it."""
+        if engine not in self._open:
+            self._open[engine] = connect(engine)
+        return self._open[engine]
+
+    def done(self) -> None:
+        """A job is over."""
+        if not self.stay:
+            self.close()
+
+    def close(self) -> None:
+        """Ends all."""
+        while self._open:
+            self._open.popitem()[1].close()

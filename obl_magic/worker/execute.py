@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import inspect
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from obl_magic import payload
 from obl_magic.errors import NotOblivious, SetupProblem
-from obl_magic.events.event import Failed, Result
+from obl_magic.events.event import Failed, Result, Trained
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
-from obl_magic.worker import collectives, tracebacks
+from obl_magic.worker import tracebacks
+from obl_magic.worker.collectives import Connections
 from obl_magic.worker.frameworks import when_imported
 from obl_magic.worker.keras.verifying import Verified
-from obl_magic.worker.report import Reporter, reporting
+from obl_magic.worker.keras.weights import without_keras
+from obl_magic.worker.report import Pruned, Reporter, reporting
 
 DATASET_FN = "dataset_fn"
 """The name by which a function gets its data, so that hand-written loops can be cut too (and features ablated)."""
+
+SHORT = 200
+"""Characters of a returned text that are kept beside the value itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +48,38 @@ def digest_of(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, reporter: Reporter) -> Any:
-    """Calls the function as one rank of ``job``'s world, with Keras made oblivious as soon as it is imported."""
+def call(
+    function: Callable[..., Any],
+    arguments: dict[str, Any],
+    job: Job,
+    reporter: Reporter,
+    connections: Connections | None = None,
+    models: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+) -> Any:
+    """Calls the function as one rank of ``job``'s world, with Keras made oblivious as soon as it is imported.
+
+    Args:
+        function: the function. arguments: by name. job: how it is called. reporter: of this rank.
+        connections: the engines of this process, if they outlive the job.
+        models: functions by name that an ablation may call in place of ``model_fn``.
+    """
     __tracebackhide__ = True
+    connections = connections or Connections()
     with ExitStack() as contexts:
         contexts.enter_context(reporting(reporter))
+        if job.ablates:
+            from obl_magic.worker.ablating import ablated
+
+            saw = _proof(reporter)
+            arguments = contexts.enter_context(ablated(job.component, function, arguments, saw, models))
         adapter: list[Any] = []
 
         def connect() -> None:
             from obl_magic.worker.keras import adapter as keras_adapter
             from obl_magic.worker.keras import randomness
 
-            world = collectives.connect(job.engine)
-            contexts.callback(world.close)
+            world = connections.get(job.engine)
+            contexts.callback(connections.done)
             folder = None if job.settings.stop_after or not job.run_dir else RunDir.at(job.run_dir)
             adapter.append(
                 contexts.enter_context(keras_adapter.oblivious(world, reporter, job.settings, folder))
@@ -66,6 +93,8 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
         value = function(**arguments)
         if adapter:
             adapter[0].finish()
+        else:
+            without_keras(job.settings, reporter)
         if job.settings.stop_after is not None and adapter:
             raise adapter[0].verified()
         if job.engine != "alone" and not (adapter and adapter[0].distributed):
@@ -75,6 +104,16 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], job: Job, repo
                 "every rank ran all of it by itself",
             )
         return value
+
+
+def _proof(reporter: Reporter) -> Callable[[Any], None]:
+    """Says what is really trained; rank 0 speaks for all."""
+
+    def saw(proof: Any) -> None:
+        if reporter.rank == 0:
+            reporter.emit(Trained(0, time.time(), proof.parameters, list(proof.layers), proof.inputs))
+
+    return saw
 
 
 def _cut_datasets(adapter: Any, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -100,14 +139,20 @@ def arguments_for(
     return arguments
 
 
-def call_here(function: Callable[..., Any], provided: dict[str, Any], job: Job, reporter: Reporter) -> Any:
+def call_here(
+    function: Callable[..., Any],
+    provided: dict[str, Any],
+    job: Job,
+    reporter: Reporter,
+    models: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+) -> Any:
     """Calls the function itself in this process, with its arguments filled in as on a rank."""
     __tracebackhide__ = True
     _seed(job.seed)
-    return call(function, arguments_for(provided, job, function, reporter), job, reporter)
+    return call(function, arguments_for(provided, job, function, reporter), job, reporter, models=models)
 
 
-def run(job: Job, reporter: Reporter) -> Finished:
+def run(job: Job, reporter: Reporter, connections: Connections | None = None) -> Finished:
     """Unpickles and runs the job; never raises."""
     tracebacks.remember(job.sources)
     try:
@@ -117,11 +162,12 @@ def run(job: Job, reporter: Reporter) -> Finished:
             )
         _seed(job.seed)
         with ExitStack() as stack:
-            function, provided = payload.loads(job.payload, job.buffers)
+            function, provided, *models = payload.loads(job.payload, job.buffers)
             stack.callback(sys.stdout.flush)
-            return Finished(
-                value=call(function, arguments_for(provided, job, function, reporter), job, reporter)
-            )
+            arguments = arguments_for(provided, job, function, reporter)
+            return Finished(value=call(function, arguments, job, reporter, connections, *models))
+    except Pruned:
+        return Finished()
     except Verified as found:
         return Finished(value=(found.steps, found.weights))
     except KeyboardInterrupt as error:
@@ -152,11 +198,44 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
         except Exception as error:
             finished = Finished(error=_unsendable(finished.value, error))
         else:
-            reporter.emit(Result(reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s))
+            reporter.emit(
+                Result(
+                    reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s, short(finished.value)
+                )
+            )  # fmt: skip
             return True
     assert finished.error is not None
     reporter.emit(_failed(finished.error, job, folder, reporter.rank))
     return False
+
+
+def short(value: Any) -> dict[str, Any]:
+    """What fits into a row of a table: a dict's entries by their keys, or a bare number as ``value``."""
+    entries = value if isinstance(value, dict) else {"value": value}
+    found = {str(key): _cell(entry) for key, entry in entries.items()}
+    return found if isinstance(value, dict) or isinstance(found["value"], (bool, int, float)) else {}
+
+
+def _cell(value: Any) -> Any:
+    """A number, however it is wrapped, as Python's own; a text as it is; of anything else its ``repr``, cut short."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return value[:SHORT]
+    with contextlib.suppress(
+        Exception
+    ):  # arrays, tensors and frameworks' variables, each with its own errors
+        plain = value.numpy() if hasattr(value, "numpy") else value
+        if getattr(plain, "shape", None) == ():
+            return plain.item()
+    return f"<{type(value).__qualname__}>"
+
+
+def tidy() -> None:
+    """Clears what a job has left in the frameworks, before the next one."""
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session(free_memory=False)
+    gc.collect()
 
 
 def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed:

@@ -61,6 +61,11 @@ class _Watch(MetaPathFinder):
             self._then()
 
 
+def uses_keras(pickled: bytes) -> bool:
+    """Whether a pickled function names Keras or TensorFlow anywhere."""
+    return b"keras" in pickled or b"tensorflow" in pickled
+
+
 def on_import(name: str, then: Callable[[], None]) -> Callable[[], None]:
     """Calls ``then`` once: now if the module is already there, else right after its import.
 

@@ -14,6 +14,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -52,16 +53,26 @@ class Heart:
         self._main = threading.main_thread().ident or 0
         self._last: tuple[float, int, float] | None = None
         self._stack: tuple[object, ...] = ()
+        self._lock = threading.Lock()
+        self._stopped = False
 
     def start(self) -> None:
         """Beats from now on."""
         threading.Thread(target=self._beat, name="obl-heart", daemon=True).start()
 
+    def stop(self) -> None:
+        """No beat comes after this."""
+        with self._lock:
+            self._stopped = True
+        self._reporter.turned.set()
+
     def _beat(self) -> None:
-        while True:
+        while not self._stopped:
             self._reporter.turned.wait(self._every_s)
             self._reporter.turned.clear()
-            self._reporter.emit(self.beat(sys._current_frames(), time.time()))
+            with self._lock:
+                if not self._stopped:
+                    self._reporter.emit(self.beat(sys._current_frames(), time.time()))
 
     def beat(self, stacks: dict[int, FrameType], now_s: float) -> Heartbeat:
         """The rank as it is now.
@@ -115,6 +126,17 @@ class Heart:
             if label := self._labels.get(file) or (_is_users(file) and os.path.basename(file)):
                 return f"{label}, line {each.f_lineno}"
         return ""
+
+
+@contextmanager
+def beating(reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S) -> Iterator[None]:
+    """Beats within the block, for one job; see :class:`Heart`."""
+    heart = Heart(reporter, sources, every_s)
+    heart.start()
+    try:
+        yield
+    finally:
+        heart.stop()
 
 
 def dump_when_asked(file: Path) -> None:

@@ -9,11 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 STANDS_BY = "OBL_STANDBY"
 """Set in the environment of a rank that imports its frameworks before it has a job."""
+
+STAYS = "OBL_STAYS"
+"""Set in the environment of a rank that takes one job after another."""
+
+BESIDE = "OBL_BESIDE"
+"""``first/all``: of all worlds' ranks on this host, which is the first of this one, and how many there are."""
 
 _LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
     # rank, size, local rank, local size
@@ -50,10 +56,17 @@ def identify(environ: Mapping[str, str] = os.environ) -> Rank:
     for rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ:
             me, all_ = int(environ[rank]), int(environ[size])
-            return Rank(
-                me, all_, int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_)
-            )
+            here = int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_)
+            return Rank(me, all_, *here)
     return ALONE
+
+
+def beside_others(me: Rank, environ: Mapping[str, str] = os.environ) -> Rank:
+    """This rank's place on its host among the ranks of all worlds that share it: for processors and GPUs."""
+    first, _, everyone = environ.get(BESIDE, "").partition("/")
+    if not everyone:
+        return me
+    return replace(me, local_rank=int(first) + me.local_rank, local_size=int(everyone))
 
 
 def gpus(

@@ -7,13 +7,12 @@ who writes into an array gets pages of its own.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from obl_magic import payload
 from obl_magic.payload import buffers
 from obl_magic.rundir import buffers_of
 from obl_magic.values import Job
+from obl_magic.worker.orders import Orders
 from obl_magic.worker.ranks import Rank
-from obl_magic.worker.streams import EXIT_ORPHANED
 
 POLL_S = 0.005
 SOON_S = 5.0
@@ -32,26 +31,72 @@ CHUNK_BYTES = 1 << 26
 _WOKEN, _ARRAYS = 1, 2
 
 
-def receive(me: Rank) -> Job:
-    """The job: rank 0 reads its path from standard input and its bytes from there; the others get them over MPI."""
-    if me.size == 1:
-        job, data, goes_on = _read_job()
-        return _load(data, _mapped_here(job), goes_on)
-    from mpi4py import MPI
+class Inbox:
+    """Where a rank gets its jobs from: one, or one after another that differ in little.
 
-    comm = MPI.COMM_WORLD
-    if me.rank == 0:
-        told = _read_job()
-        for other in range(1, me.size):
-            comm.Send([b"", MPI.BYTE], dest=other, tag=_WOKEN)
-    else:
-        began = time.monotonic()
-        while not comm.Iprobe(source=0, tag=_WOKEN):
-            time.sleep(POLL_S if time.monotonic() - began < SOON_S else POLL_SELDOM_S)
-        comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=_WOKEN)
-        told = "", b"", False
-    job, data, goes_on = comm.bcast(told, root=0)
-    return _load(data, shared(comm, buffers_of(Path(job))), goes_on)
+    Args:
+        me: this rank. orders: what rank 0 hears from its kernel; None on other ranks.
+    """
+
+    def __init__(self, me: Rank, orders: Orders | None) -> None:
+        self._me, self._orders = me, orders
+        self._path, self._job = "", b""
+
+    def next(self) -> Job:
+        """The next job; waits for it, and on ranks other than 0 costs next to nothing meanwhile."""
+        if self._me.size == 1:
+            said = self._read()
+            return self._load(said, _mapped_here(said.path))
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD
+        told = None
+        if self._me.rank == 0:
+            told = self._read()
+            for other in range(1, self._me.size):
+                comm.Send([b"", MPI.BYTE], dest=other, tag=_WOKEN)
+        else:
+            began = time.monotonic()
+            while not comm.Iprobe(source=0, tag=_WOKEN):
+                time.sleep(POLL_S if time.monotonic() - began < SOON_S else POLL_SELDOM_S)
+            comm.Recv([bytearray(0), MPI.BYTE], source=0, tag=_WOKEN)
+        said = comm.bcast(told, root=0)
+        return self._load(said, shared(comm, buffers_of(Path(said.path))))
+
+    def _read(self) -> _Said:
+        """What the kernel tells rank 0 next."""
+        assert self._orders is not None
+        told = self._orders.job()
+        path, changes = told["job"], told.get("changes")
+        data = b"" if path == self._path else Path(path).read_bytes()
+        return _Said(path, data, bool(told["goes_on"]), Path(changes).read_bytes() if changes else b"")
+
+    def _load(self, said: _Said, large: Sequence[memoryview]) -> Job:
+        """The job anew each time, so that nothing a trial does to its values is seen by the next one."""
+        if said.path != self._path:
+            self._path, self._job = said.path, said.job
+        job: Any = payload.loads(self._job, large)
+        assert isinstance(job, Job)
+        changes: dict[str, Any] = payload.loads(said.changes) if said.changes else {}
+        job = replace(job, **changes)
+        job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or said.goes_on))
+        sys.path += [entry for entry in job.path if entry not in sys.path]
+        return job
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What rank 0 tells the others of a job.
+
+    Attributes:
+        path: of its file. job: its bytes, or none where they are known already.
+        goes_on: from what an earlier world has kept. changes: pickled fields that differ from the file's, or none.
+    """
+
+    path: str
+    job: bytes
+    goes_on: bool
+    changes: bytes
 
 
 def shared(comm: Any, path: Path) -> Sequence[memoryview]:
@@ -81,23 +126,6 @@ def shared(comm: Any, path: Path) -> Sequence[memoryview]:
     alike.Free()
     host.Free()
     return found
-
-
-def _read_job() -> tuple[str, bytes, bool]:
-    """(path of the job, the pickled job, whether it goes on from what an earlier world has kept)."""
-    line = sys.stdin.readline()
-    if not line:
-        os._exit(EXIT_ORPHANED)
-    told = json.loads(line)
-    return told["job"], Path(told["job"]).read_bytes(), bool(told["goes_on"])
-
-
-def _load(data: bytes, large: Sequence[memoryview], goes_on: bool) -> Job:
-    job: Any = payload.loads(data, large)
-    assert isinstance(job, Job)
-    job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or goes_on))
-    sys.path += [entry for entry in job.path if entry not in sys.path]
-    return job
 
 
 def _mapped_here(job: str) -> Sequence[memoryview]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from obl_magic.events.event import Event, Metric, Note
+
+
+class Pruned(BaseException):
+    """Ends a trial that is not worth going on; no ``except Exception`` of the user's takes it for an error."""
 
 
 class Reporter:
@@ -37,14 +41,42 @@ class Reporter:
         self.turned = threading.Event()
         self.stop_asked = False
         self.waiting: Callable[[], float] = lambda: 0.0
+        self._quantity = ""
+        self._ask: Callable[[int, float], bool] | None = None
+        self._asked = 0
 
     def __call__(self, *, step: int | None = None, epoch: int | None = None, **values: Any) -> None:
         """Reports named numbers; the same as :func:`obl_magic.report`."""
         if values:
             numbers = {name: _number(name, value) for name, value in values.items()}
-            self.emit(Metric(self.rank, time.time(), numbers, _whole("step", step), _whole("epoch", epoch)))
+            step, epoch = _whole("step", step), _whole("epoch", epoch)
+            self.emit(Metric(self.rank, time.time(), numbers, step, epoch))
+            self.judge(numbers, epoch if step is None else step)
 
     report = __call__
+
+    def asks(self, quantity: str, ask: Callable[[int, float], bool]) -> None:
+        """From now on each value of this quantity is judged.
+
+        Args:
+            quantity: its name. ask: (step, value) -> whether the trial is to end; asked on every rank alike.
+        """
+        self._quantity, self._ask = quantity, ask
+
+    def judge(self, numbers: Mapping[str, float], step: int | None = None) -> None:
+        """Asks whether to go on, where the wanted quantity is among these numbers.
+
+        Args:
+            numbers: by name, the same on every rank. step: what it is compared by; by default counted from 1.
+
+        Raises:
+            Pruned: it is not worth going on.
+        """
+        if self._ask is None or self._quantity not in numbers:
+            return
+        self._asked += 1
+        if self._ask(self._asked if step is None else step, numbers[self._quantity]):
+            raise Pruned
 
     def note(self, code: str, text: str) -> None:
         """Says a sentence about the run once; ``code`` is its stable short name."""

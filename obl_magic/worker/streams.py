@@ -192,6 +192,12 @@ class TakenStreams:
             time.sleep(_DRAIN_S)
             self._starting = False
 
+    def flush(self) -> None:
+        """Sends what was printed so far; what C code wrote has a moment to arrive."""
+        for stream in self._streams:
+            stream.flush()
+        time.sleep(_DRAIN_S)
+
     def close(self) -> None:
         """Flushes what was printed and waits until all of it was sent."""
         for stream in self._streams:

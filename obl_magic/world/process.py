@@ -39,18 +39,30 @@ class World:
         argv: the launcher's command line. env: its whole environment. cwd: working folder of the ranks.
         on_line: called with each line of the ranks' event stream, from a thread.
         on_word: called with each line of the launcher's own standard error, from another thread.
+        on_end: called when the launcher has ended, from a third.
 
     Raises:
         SetupProblem: the launcher could not be started.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, on_line: OnLine, on_word: OnLine
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        on_line: OnLine,
+        on_word: OnLine,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._mark = secrets.token_hex(16)
         self._ended = threading.Event()
+
+        def ended() -> None:
+            self._ended.set()
+            on_end()
+
         try:
-            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd, self._ended.set)
+            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd, ended)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
@@ -74,9 +86,18 @@ class World:
         """The launcher's exit code (negative: killed by that signal), or None while it runs."""
         return self._launcher.poll()
 
-    def give(self, job: Path, goes_on: bool = False) -> None:
-        """Tells rank 0 where its job is, and whether it goes on from what an earlier world has kept."""
-        self._tell({"job": str(job), "goes_on": goes_on})
+    def give(self, job: Path, goes_on: bool = False, changes: Path | None = None) -> None:
+        """Tells rank 0 where its job is.
+
+        Args:
+            job: its file. goes_on: from what an earlier world has kept.
+            changes: file of the pickled fields in which this job differs from the one in its file.
+        """
+        self._tell({"job": str(job), "goes_on": goes_on, "changes": str(changes) if changes else None})
+
+    def answer(self, prune: bool) -> None:
+        """Answers rank 0's question whether its trial is to end."""
+        self._tell({"prune": prune})
 
     def ask_to_stop(self) -> None:
         """Tells rank 0 that the run is to stop at the next step boundary."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import psutil
 
 from obl_magic.errors import SetupProblem
 from obl_magic.worker.ranks import STANDS_BY
-from obl_magic.world.process import OnLine, World
+from obl_magic.world.channel import Channel
 
 IDLE_S = 600.0
 LOOK_EVERY_S = 2.0
@@ -68,7 +68,8 @@ class Standby:
         if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
             return False
         try:
-            waiting = _Waiting(wanted)
+            env = {**wanted.env, STANDS_BY: "1"}
+            waiting = _Waiting(wanted, Channel(wanted.argv, env, wanted.cwd))
         except SetupProblem:  # the next run will say so itself
             return False
         with self._lock:
@@ -76,21 +77,20 @@ class Standby:
         threading.Thread(target=self._look_after, args=(waiting,), name="obl-standby", daemon=True).start()
         return True
 
-    def take(self, wanted: Wanted, on_line: OnLine, on_word: OnLine) -> World | None:
-        """The waiting world if it is such a one, speaking to these listeners from now on; else none waits any more."""
+    def take(self, wanted: Wanted) -> Channel | None:
+        """The waiting world if it is such a one; else none waits any more."""
         waiting = self._give_up()
         if waiting is None:
             return None
         if waiting.serves(wanted):
-            waiting.speak_to(on_line, on_word)
-            return waiting.world
-        waiting.world.stop()
+            return waiting.channel
+        waiting.channel.world.stop()
         return None
 
     def drop(self) -> None:
         """Ends the waiting world."""
         if (waiting := self._give_up()) is not None:
-            waiting.world.stop()
+            waiting.channel.world.stop()
 
     def _give_up(self, only: _Waiting | None = None) -> _Waiting | None:
         """The waiting world, or only this one, which is nobody's from now on."""
@@ -104,45 +104,22 @@ class Standby:
     def _look_after(self, waiting: _Waiting) -> None:
         until = time.monotonic() + self._idle_s
         while self._waiting is waiting:
-            gone = waiting.world.wait(LOOK_EVERY_S)
+            gone = waiting.channel.world.wait(LOOK_EVERY_S)
             short = psutil.virtual_memory().available < waiting.wanted.ranks * SPARE_BYTES_A_RANK
             if (gone or short or time.monotonic() > until) and self._give_up(waiting):
-                waiting.world.stop()
+                waiting.channel.world.stop()
 
 
+@dataclass(frozen=True, slots=True)
 class _Waiting:
-    """One waiting world, and what it says before somebody listens."""
+    """One waiting world, and what it is good for."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self._lock = threading.Lock()
-        self._said: list[tuple[int, bytes]] = []
-        self._listeners: Sequence[OnLine] = ()
-        self.world = World(
-            wanted.argv, {**wanted.env, STANDS_BY: "1"}, wanted.cwd, self._hears(0), self._hears(1)
-        )
+    wanted: Wanted
+    channel: Channel
 
     def serves(self, wanted: Wanted) -> bool:
         """Whether it is alive, and what is wanted."""
-        return self.wanted == wanted and self.world.exit_code is None
-
-    def speak_to(self, on_line: OnLine, on_word: OnLine) -> None:
-        """Passes on what was said, and what will be."""
-        with self._lock:
-            self._listeners = (on_line, on_word)
-            for who, line in self._said:
-                self._listeners[who](line)
-            self._said.clear()
-
-    def _hears(self, who: int) -> Callable[[bytes], None]:
-        def hear(line: bytes) -> None:
-            with self._lock:
-                if self._listeners:
-                    self._listeners[who](line)
-                else:
-                    self._said.append((who, line))
-
-        return hear
+        return self.wanted == wanted and self.channel.world.exit_code is None
 
 
 STANDBY = Standby()

@@ -25,6 +25,7 @@ from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import ShardedSteps
 from obl_magic.worker.keras.verifying import Verified
+from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
 
 
@@ -51,6 +52,8 @@ class Adapter:
         self._writer = OneWriter(world)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
         self._looks = Looks(world, reporter, settings, exact, self._checksum)
+        self._best = BestWeights(world, reporter, settings, folder)
+        self._initial = InitialWeights(world, reporter, settings.init_from)
         self._fits = Fits(
             world,
             self._state,
@@ -62,6 +65,8 @@ class Adapter:
             self._rate,
             self._writer,
             Resuming(world, folder, settings.goes_on, settings.keep_each_epoch),
+            self._best,
+            self._initial,
         )
 
     def enter(self) -> None:
@@ -85,18 +90,21 @@ class Adapter:
         self._patches.replace(TensorFlowTrainer, "evaluate", self._average_first)
 
     def leave(self) -> None:
-        """Puts Keras back exactly as it was."""
+        """Puts Keras back exactly as it was, and writes down the best weights of a fit that did not end."""
         self._patches.restore()
+        self._best.leave()
 
     def finish(self) -> None:
-        """Compares the ranks' weights a last time, and says so if nothing was made distributed.
+        """Compares the ranks' weights a last time, and says so if none could be kept.
 
         Raises:
             RanksDiverged: the ranks hold different weights.
+            NotOblivious: initial weights were given in vain.
         """
-        if self._world.size == 1:
-            return
-        self._checksum.look(self._state.trained(), self._reporter.steps)
+        if self._world.size > 1:
+            self._checksum.look(self._state.trained(), self._reporter.steps)
+        self._initial.finish()
+        self._best.finish()
 
     def verified(self) -> Verified:
         """What a verification has found when the function ended by itself."""

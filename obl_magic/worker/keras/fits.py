@@ -22,6 +22,8 @@ from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Kept, Resuming
 from obl_magic.worker.keras.saving import OneWriter
+from obl_magic.worker.keras.steps import build_if_possible as build_if_possible
+from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
 
 _WRITERS = tuple(
@@ -45,7 +47,8 @@ class Fits:
         world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
         looks: looks at steps. rate: the factor on learning rates. writer: is told when callbacks run.
-        resuming: keeps where fits are, and leads them there.
+        resuming: keeps where fits are, and leads them there. best: keeps the best epoch's weights.
+        initial: gives the first model its weights.
     """
 
     def __init__(
@@ -60,10 +63,13 @@ class Fits:
         rate: ScaledRate,
         writer: OneWriter,
         resuming: Resuming,
+        best: BestWeights,
+        initial: InitialWeights,
     ) -> None:
         self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
         self._exact_logs, self._checksum, self._looks = exact_logs, checksum, looks
         self._rate, self._writer, self._resuming = rate, writer, resuming
+        self._best, self._initial = best, initial
         self._iterators: dict[int, Any] = {}
         self.count = 0
 
@@ -114,6 +120,8 @@ class Fits:
             self.count += 1
             self._reporter.fits(model)
             kept = self._resuming.find()
+            iterator = self._iterators.pop(id(model), None)
+            self._begin_from_weights(model, iterator, kept)
             _go_on_writing(callbacks, kept)
             with self._writer.in_callbacks():
                 original(callbacks, logs)
@@ -121,7 +129,6 @@ class Fits:
                 callbacks.callbacks, "on_batch_begin", "on_train_batch_begin"
             )
             callbacks._obl_batch_ends = _any_has(callbacks.callbacks, "on_batch_end", "on_train_batch_end")
-            iterator = self._iterators.pop(id(model), None)
             if kept is not None:
                 self._resuming.lead(kept, callbacks, iterator)
             if self._world.size > 1:
@@ -132,9 +139,19 @@ class Fits:
             batch = None if iterator is None else iterator.data_adapter.batch_size
             callbacks._obl_fit = fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
             if kept is not None:
-                fit.stepped, fit.next_look = kept.stepped, kept.stepped + 1
+                fit.epoch, fit.stepped, fit.next_look = kept.epoch - 1, kept.stepped, kept.stepped + 1
 
         return on_train_begin
+
+    def _begin_from_weights(self, model: Any, iterator: Any, kept: Kept | None) -> None:
+        """Gives the first model its weights before its callbacks begin, as if it had been built with them."""
+        values_wait = kept is not None or self._initial.pending
+        if values_wait and self._world.size == 1 and iterator is not None:  # several ranks have built
+            build_if_possible(model, iterator._distributed_dataset.element_spec)
+        if kept is None:
+            self._initial.give(model)
+        else:
+            self._initial.pass_over()
 
     def _name_deviations(self, model: Any) -> None:
         names = [] if self._settings.sync_batchnorm else states.normalises_batches(model)
@@ -214,11 +231,14 @@ class Fits:
             with self._writer.in_callbacks():
                 original(callbacks, epoch, logs)
             if fit is not None:  # no rank goes on before it is kept
+                self._best.epoch_ended(callbacks, fit)
                 self._resuming.keep(callbacks, epoch + 1, fit.stepped, done=False)
             if "on_epoch_end" in callbacks._obl_users:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
                 callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
+            if fit is not None:
+                self._reporter.judge(fit.logs)
 
         return on_epoch_end
 
@@ -247,6 +267,7 @@ class Fits:
                 original(callbacks, logs)
             fit, callbacks._obl_fit = callbacks._obl_fit, None
             if fit is not None:
+                self._best.fit_ended(callbacks, fit)
                 self._resuming.keep(callbacks, fit.epoch + 1, fit.stepped, done=True)
                 callbacks.model._initial_epoch = None
             self._reporter.fits(None)

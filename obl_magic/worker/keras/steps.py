@@ -155,7 +155,7 @@ class ShardedSteps:
             original(model, iterator=iterator, data_batch=data_batch)
             spec = iterator._distributed_dataset.element_spec.data if iterator is not None else data_batch
             with scopes.entered(scopes.StepScope(1.0, 1.0, training=False, whole=True)):
-                _build_if_possible(model, spec)
+                build_if_possible(model, spec)
             self._state.broadcast_new(variables_of(model))
 
         return _maybe_symbolic_build
@@ -227,7 +227,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) or (tf.is_tensor(value) and value.dtype.is_floating)
 
 
-def _build_if_possible(model: Any, spec: Any) -> None:
+def build_if_possible(model: Any, spec: Any) -> None:
     """Builds model, losses, metrics and optimizer before the first step, from the shapes of a batch.
 
     A model that only its own training step can build is left to it; its variables are then broadcast when the

@@ -1,0 +1,257 @@
+"""Lays a study's view out as HTML that survives in a saved notebook. Pure: values -> str.
+
+The frame, the colours and the rules are those of ``html.py``: inline styles only, no script, sentences and
+tables where styles and pictures are stripped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from obl_magic.display.bars import deltas_svg, importances_svg
+from obl_magic.display.base import shorten
+from obl_magic.display.html import CELL, FAINT, FIRST, MONO, TONES, alarm, dotted, frame, listed
+from obl_magic.display.palette import BAD, GOOD, GROUND, LINE
+from obl_magic.display.scatter import history_svg, slices_svg, spark_svg
+from obl_magic.display.studies import (
+    NOTHING,
+    STILL_ROWS,
+    ComponentLine,
+    Mark,
+    StudyHeader,
+    StudyState,
+    StudyView,
+    TrialLine,
+    study_view,
+)
+
+_TABLE = "border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto"
+_NARROW = CELL.replace("padding-left:24px", "padding-left:12px")
+_BARE = "background:transparent;border:0"
+_COUNTS = ("parameters", "inputs", "layers")
+
+
+def study_panel_html(shown: StudyView) -> str:
+    """The panel of a study that is on its way."""
+    return frame(
+        _head(shown),
+        _world(shown),
+        _bar(shown),
+        _counts(shown),
+        _best(shown),
+        _running(shown),
+        _trials(shown),
+        _components(shown),
+        listed(shown.remarks),
+    )
+
+
+def study_still_html(header: StudyHeader, state: StudyState) -> str:
+    """What stays of a study in the notebook; of one on its way, what is known so far."""
+    shown = study_view(header, state, STILL_ROWS)
+    return frame(
+        _head(shown),
+        _world(shown),
+        _space(shown),
+        "" if shown.status.over else _bar(shown),
+        _counts(shown),
+        _best(shown),
+        "" if shown.status.over else _running(shown),
+        *_pictures(header, state, shown),
+        _trials(shown),
+        _components(shown),
+        listed(shown.remarks),
+        _foot(shown),
+    )
+
+
+def _pictures(header: StudyHeader, state: StudyState, shown: StudyView) -> list[str]:
+    if header.kind != "search":
+        return [_side_by_side(deltas_svg(header, shown.components))]
+    return [
+        _side_by_side(history_svg(header, state), importances_svg(state)),
+        _side_by_side(*slices_svg(header, state)),
+    ]
+
+
+def _side_by_side(*pictures: str) -> str:
+    inside = "".join(f'<div style="flex:0 1 auto">{picture}</div>' for picture in pictures if picture)
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;gap:10px 16px;margin:12px 0 4px">{inside}</div>'
+        if inside
+        else ""
+    )
+
+
+def _head(shown: StudyView) -> str:
+    how = f"{shown.status.symbol} {shown.status.phrase}"
+    return (
+        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
+        f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(shown.function, 60))}</span> '
+        f"<span>{escape(shown.aim)}</span> "
+        f'<span style="color:{TONES[shown.status.tone]};font-weight:600">{escape(how)}</span> '
+        f"<span>{escape(shown.elapsed)}</span></div>"
+    )
+
+
+def _world(shown: StudyView) -> str:
+    facts = [escape(fact) for fact in (shown.world, *shown.method)]
+    if shown.digest:
+        facts.append(f'<span style="{MONO};font-size:11px">sha256 {escape(shown.digest)}</span>')
+    return f'<div style="{FAINT}">{dotted(facts)}</div>'
+
+
+def _space(shown: StudyView) -> str:
+    if not shown.space:
+        return ""
+    return f'<div style="{FAINT};{MONO};font-size:11px;overflow-wrap:anywhere">{escape(shown.space)}</div>'
+
+
+def _bar(shown: StudyView) -> str:
+    """How many of the wanted trials ended, and how; none where their number is open."""
+    if shown.shares is None:
+        return ""
+    pieces = "".join(
+        f'<div style="width:{100 * share:.2f}%;height:6px;background:{TONES[tone]}"></div>'
+        for tone, share in shown.shares
+    )
+    return (
+        f'<div style="display:flex;margin:8px 0 6px;height:6px;border-radius:3px;background:{GROUND};'
+        f'overflow:hidden">{pieces}</div>'
+    )
+
+
+def _counts(shown: StudyView) -> str:
+    busy = f'<span style="opacity:.68">{escape(shown.busy)}</span>' if shown.busy else ""
+    return f'<div style="font-size:12.5px;margin-top:4px">{dotted([escape(shown.counts), busy])}</div>'
+
+
+def _best(shown: StudyView) -> str:
+    """The best value, or an ablation's base, large; its parameters beside it."""
+    if not shown.best:
+        none = "no trial succeeded" if shown.status.over else ""
+        return f'<div style="{FAINT}">{none}</div>' if none else ""
+    title = f"{'base' if shown.best_of == 'base' else 'best'} {shorten(shown.quantity, 40)}"
+    of = "" if shown.best_of == "base" else escape(shown.best_of)
+    params = f'<span style="{MONO};font-size:12px;overflow-wrap:anywhere">{escape(shown.best_params)}</span>'
+    return (
+        f'<div style="margin-top:8px"><div style="{FAINT}">{escape(title)}</div> '
+        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 12px">'
+        f'<span style="font-size:17px;line-height:1.3;font-weight:600">{escape(shown.best)}</span> '
+        f"<span>{of}</span> {params if shown.best_params else ''}</div></div>"
+    )
+
+
+def _running(shown: StudyView) -> str:
+    """The trials on their way, each with its course so far."""
+    if not shown.running:
+        return ""
+    rows = "".join(_running_row(line) for line in shown.running)
+    more = f'<div style="{FAINT}">and {shown.running_more:,} more running</div>' if shown.running_more else ""
+    return f'<table style="{_TABLE}"><tbody>{rows}</tbody></table>{more}'
+
+
+def _running_row(line: TrialLine) -> str:
+    spark = spark_svg(line.curve) if line.curve else ""
+    return (
+        f'<tr style="{_BARE}">{_cell(_symbol(line.mark) + " " + escape(line.name), FIRST)}'
+        f"{_cell(spark, _NARROW)}{_cell(escape(line.value), _NARROW, 'right')}"
+        f"{_cell(escape(line.where), _NARROW)}{_cell(escape(line.duration), _NARROW, 'right')}"
+        f"{_cell(escape(shorten(line.called, 60)), f'{_NARROW};{MONO};font-size:11px')}</tr>"
+    )
+
+
+def _trials(shown: StudyView) -> str:
+    """Trials that ended, best first; one that failed has its error below it."""
+    if not shown.trials:
+        return ""
+    columns = [("trial", "left"), (shown.quantity, "right"), ("time", "right")]
+    head = _heads([*columns, *((name, "left") for name in shown.names)])
+    body = "".join(_trial_row(line) for line in shown.trials)
+    more = [f"… and {shown.trials_more:,} more in study.trials"] if shown.trials_more else []
+    more += [f"{shown.names_more:,} more parameters in study.trials"] if shown.names_more else []
+    rest = "".join(f'<div style="{FAINT}">{text}</div>' for text in more)
+    return _scrolling(f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>') + rest
+
+
+def _trial_row(line: TrialLine) -> str:
+    weight = ";font-weight:600" if line.best else ""
+    star = f' <span style="color:{GOOD}">★ best</span>' if line.best else ""
+    pale = "opacity:.68" if line.mark.word != "succeeded" else ""
+    cells = [
+        _cell(f"{_symbol(line.mark)} {escape(line.name)}{star}", FIRST + weight),
+        _cell(escape(line.value), f"{_NARROW}{weight};{alarm(line.value)}", "right"),
+        _cell(escape(line.duration), f"{_NARROW};opacity:.68", "right"),
+        *(_cell(escape(text), f"{_NARROW};{pale}") for text in line.params),
+    ]
+    return f'<tr style="{_BARE}">{"".join(cells)}</tr>' + _error_row(line.error, len(cells))
+
+
+def _components(shown: StudyView) -> str:
+    """An ablation's table; counts that nobody knows have no column."""
+    if not shown.components:
+        return ""
+    known = [name for name in _COUNTS if any(getattr(line, name) != NOTHING for line in shown.components)]
+    numbers = [shown.quantity, "delta", "± std", "repeats", *known]
+    head = _heads(
+        [("component", "left"), ("kind", "left"), *((name, "right") for name in numbers), ("status", "left")]
+    )
+    body = "".join(_component_row(line, known) for line in shown.components[:STILL_ROWS])
+    left = len(shown.components) - STILL_ROWS
+    more = f'<div style="{FAINT}">… and {left:,} more in result.table</div>' if left > 0 else ""
+    return _scrolling(f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>') + more
+
+
+def _component_row(line: ComponentLine, known: Sequence[str]) -> str:
+    strong = ";font-weight:600" if line.base else ""
+    said = "" if line.mark.word == "succeeded" else line.mark.word
+    numbers = [line.value, line.delta, line.std, line.repeats, *(getattr(line, name) for name in known)]
+    cells = [
+        _cell(escape(line.name), FIRST + strong),
+        _cell(escape(line.kind), f"{_NARROW};opacity:.68"),
+        *(_cell(escape(text), f"{_NARROW}{strong};{alarm(text)}", "right") for text in numbers),
+        _cell(
+            f'{_symbol(line.mark)} <span style="opacity:.68">{escape("within noise" if line.noise else said)}</span>',
+            _NARROW,
+        ),
+    ]
+    return f'<tr style="{_BARE}">{"".join(cells)}</tr>' + _error_row(line.error, len(cells))
+
+
+def _error_row(error: str, columns: int) -> str:
+    if not error:
+        return ""
+    style = (
+        f"{FIRST};padding-left:16px;white-space:normal;{MONO};font-size:11.5px;color:{BAD};text-align:left"
+    )
+    return f'<tr style="{_BARE}"><td colspan="{columns}" style="{style}">{escape(error)}</td></tr>'
+
+
+def _heads(heads: Iterable[tuple[str, str]]) -> str:
+    cells = "".join(
+        f'<th style="{FIRST if at == 0 else _NARROW};{FAINT};font-weight:400;text-align:{side}" '
+        f'title="{escape(name)}">{escape(shorten(name, 20))}</th>'
+        for at, (name, side) in enumerate(heads)
+    )
+    return f'<thead><tr style="border-bottom:1px solid {LINE};background:transparent">{cells}</tr></thead>'
+
+
+def _cell(inside: str, style: str, side: str = "left") -> str:
+    return f'<td style="{style};text-align:{side}">{inside}</td>'
+
+
+def _symbol(of: Mark) -> str:
+    return f'<span style="color:{TONES[of.tone]}" title="{escape(of.word)}">{of.symbol}</span>'
+
+
+def _scrolling(table: str) -> str:
+    return f'<div style="overflow:auto;max-height:520px">{table}</div>'
+
+
+def _foot(shown: StudyView) -> str:
+    place = f"study {shown.study_id}" + (f" in {shown.folder}" if shown.folder else "")
+    if shown.study_id in shown.folder:
+        place = shown.folder
+    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
+    return f'<div style="{style}">{escape(place)}</div>'

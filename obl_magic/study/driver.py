@@ -1,0 +1,223 @@
+"""Pulls trials from a plan into seats until there are none: no seat waits for another, no trial for its neighbours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from obl_magic.events.event import LAUNCHER, Launched
+from obl_magic.interrupts import Presses
+from obl_magic.plan.base import Plan
+from obl_magic.rundir import StudyDir
+from obl_magic.runs import Ledger, Run
+from obl_magic.study.objective import Objective
+from obl_magic.study.record import Records, TrialRecord, ranked
+from obl_magic.study.seats import Call, Seat
+from obl_magic.values import Job, Outcome, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What all trials of a study have in common.
+
+    Attributes:
+        folder: the study's. job: the one that all trials share. manifest: of a run, where a trial's does not differ.
+        objective: what is compared. judges: values on the way decide whether a trial goes on.
+        keep_weights: of how many trials, the best, weights are kept.
+    """
+
+    folder: StudyDir
+    job: Job
+    manifest: dict[str, Any]
+    objective: Objective
+    judges: bool = False
+    keep_weights: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A trial under way."""
+
+    trial: Trial
+    run: Run
+    world: int
+    began_s: float = field(default_factory=time.time)
+
+
+class Driver:
+    """Conducts the trials of one study.
+
+    Args:
+        asked: what they have in common. plan: says which there are. seats: where they run.
+        records: where they are written down. stopping: counts how often the user has asked for the end.
+        deadline_s: when the study must be over (``time.monotonic``), or None.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        plan: Plan,
+        seats: Sequence[Seat],
+        records: Records,
+        stopping: Presses,
+        deadline_s: float | None = None,
+    ) -> None:
+        self._asked, self._plan, self._seats, self._records = asked, plan, seats, records
+        self._stopping, self._deadline_s = stopping, deadline_s
+        self._lock = threading.Lock()
+        self._live: dict[int, Live] = {}
+        self._busy_s = [0.0] * len(seats)
+        self._began_s = time.monotonic()
+        self._ended_s: float | None = None
+        self._threads: list[threading.Thread] = []
+        self.problem: BaseException | None = None
+        self.timed_out = False
+
+    def start(self) -> None:
+        """Begins, with a thread for each seat."""
+        for number in range(len(self._seats)):
+            thread = threading.Thread(
+                target=self.work, args=(number,), name=f"obl-seat-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether all seats are empty for good within that time; looks after the deadline meanwhile."""
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if self._late():
+            self.end_now()
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _late(self) -> bool:
+        if self._deadline_s is not None and time.monotonic() > self._deadline_s and not self._stopping:
+            self.timed_out = True
+        return self.timed_out
+
+    def end_now(self) -> None:
+        """Trials under way are ended at once, and no more begun."""
+        self._stopping.press()
+        self._stopping.press()
+
+    def work(self, number: int) -> None:
+        """Fills one seat until there is nothing left to do; never raises but on an interrupt."""
+        seat = self._seats[number]
+        try:
+            while not self._late() and not self._stopping and (trial := self._plan.ask()) is not None:
+                self._conduct(trial, seat, number)
+        except KeyboardInterrupt:
+            self._stopping.press()
+            raise
+        except BaseException as error:  # of ours, or of the plan's: the study cannot go on
+            self.problem = self.problem or error
+            self.end_now()
+        finally:
+            seat.close()
+
+    @property
+    def live(self) -> list[Live]:
+        """The trials under way, by number."""
+        with self._lock:
+            return [self._live[number] for number in sorted(self._live)]
+
+    @property
+    def busy(self) -> tuple[float, ...]:
+        """Share of its time in which each seat ran a trial, 0 to 1."""
+        now = time.time()
+        whole_s = (self._ended_s or time.monotonic()) - self._began_s
+        going = {live.world: now - live.began_s for live in self.live}
+        shares = (busy_s + going.get(number, 0.0) for number, busy_s in enumerate(self._busy_s))
+        return tuple(min(1.0, seconds / whole_s) if whole_s > 0 else 0.0 for seconds in shares)
+
+    def over(self) -> None:
+        """All is done: shares of time stay as they are."""
+        self._ended_s = time.monotonic()
+        self._records.close()
+
+    def _conduct(self, trial: Trial, seat: Seat, number: int) -> None:
+        """One trial, from its folder to its record."""
+        call = self._prepared(trial)
+        live = Live(trial, call.run, number)
+        with self._lock:
+            self._live[trial.number] = live
+        try:
+            seat.run(call)
+        finally:
+            with self._lock:
+                del self._live[trial.number]
+                self._busy_s[number] += time.time() - live.began_s
+            call.ledger.close()
+            call.ledger.folder.tidy()
+        if call.run.status != "interrupted":  # that is none of the trial's, and it may be done again
+            self._written_down(trial, call, number)
+
+    def _prepared(self, trial: Trial) -> Call:
+        folder = self._asked.folder.new_trial(trial.number)
+        shared = self._asked.job
+        changes: dict[str, Any] = {
+            "args": {**shared.args, **trial.args}, "seed": trial.seed, "run_dir": str(folder.path),
+            "component": trial.component, "quantity": self._asked.objective.quantity if self._asked.judges else "",
+        }  # fmt: skip
+        job = replace(shared, **changes)
+        ledger = Ledger(folder)
+        header = {**self._asked.manifest["header"], "run_id": folder.id, "started_s": time.time()}
+        manifest = {
+            **self._asked.manifest, "id": folder.id, "header": header, "seed": trial.seed,
+            "arguments": {name: repr(value) for name, value in job.args.items()},
+            "study": self._asked.folder.id, "trial": trial.number,
+        }  # fmt: skip
+        folder.write_json(folder.manifest, manifest)
+        ledger.open()
+        ledger.add(Launched(LAUNCHER, time.time(), manifest["workers"]))
+        judge: Callable[[int, float], bool] | None = None
+        if self._asked.judges:
+            judge = lambda step, value: self._plan.judge(trial, step, value)  # noqa: E731
+        return Call(job, changes, ledger, Run(ledger, manifest), judge)
+
+    def _written_down(self, trial: Trial, call: Call, number: int) -> None:
+        state, objective = call.run._ledger.state, self._asked.objective
+        outcome = self._outcome(call)
+        self._plan.tell(trial, outcome)
+        component, trained = trial.component, state.trained
+        record = TrialRecord(
+            number=trial.number, run_id=call.run.id, status=outcome.status, value=outcome.value, error=outcome.error,
+            params=dict(trial.args), seed=trial.seed, began_s=state.ready_s or state.started_s or 0.0,
+            ended_s=state.ended_s or time.time(), returned=dict(state.returned or {}), world=number,
+            component=component.name if component else "base" * self._asked.job.ablates,
+            kind=component.kind if component else "", repeat=trial.repeat,
+            parameters=trained.parameters if trained else None, layers=tuple(trained.layers) if trained else (),
+            inputs=trained.inputs if trained else None,
+        )  # fmt: skip
+        with self._lock:
+            self._records.add(record)
+            self._drop_weights()
+            known = any(r.status != "failed" for r in self._records.all)
+        if call.run.status == "succeeded" and objective.of(state) is None and not known:
+            raise objective.nobody_produced(state)
+
+    def _outcome(self, call: Call) -> Outcome:
+        state, objective = call.run._ledger.state, self._asked.objective
+        value = objective.of(state)
+        if state.status not in ("succeeded", "pruned"):
+            return Outcome("failed", None, state.error or state.status)
+        if value is None and state.status == "succeeded":
+            said = f"{objective.quantity} was neither returned nor reported"
+            return Outcome("failed", None, said)
+        if value is not None and (problem := objective.problem(value)) and state.status == "succeeded":
+            return Outcome("failed", value, problem)
+        return Outcome(state.status, value, "")
+
+    def _drop_weights(self) -> None:
+        """Keeps the weights of the best trials only, so that the disk they take does not grow with the study."""
+        if not self._asked.keep_weights:
+            return
+        best = ranked(self._records.all, self._asked.objective.direction)[: self._asked.keep_weights]
+        kept = {record.number for record in best}
+        for record in self._records.all:
+            if record.number not in kept:
+                self._asked.folder.trial(record.number).weights.unlink(missing_ok=True)

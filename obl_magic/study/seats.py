@@ -1,0 +1,158 @@
+"""Where a trial runs: in a world that takes one trial after another, or here in the kernel.
+
+A world is replaced after any failure; a trial finds the frameworks imported, and nothing of the trials before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from obl_magic import inline, payload
+from obl_magic.display.base import NoDisplay
+from obl_magic.errors import OblError
+from obl_magic.events.event import LAUNCHER, Asks, Ended, Event
+from obl_magic.interrupts import Presses
+from obl_magic.runs import Ledger, Run
+from obl_magic.values import Captured, Job, Options
+from obl_magic.watched import Watched
+from obl_magic.worker.ranks import BESIDE, STANDS_BY, STAYS
+from obl_magic.worker.report import Pruned
+from obl_magic.world.channel import Channel
+from obl_magic.world.standby import Wanted
+
+Judge = Callable[[int, float], bool]
+"""(step, value) -> whether the trial is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One trial, ready to run.
+
+    Attributes:
+        job: the whole job. changes: in which fields it differs from the one that all trials share.
+        ledger: takes its events. run: what the user will hold. judge: decides at each value of the quantity, or None.
+    """
+
+    job: Job
+    changes: dict[str, Any]
+    ledger: Ledger
+    run: Run
+    judge: Judge | None = None
+
+
+class Seat(Protocol):
+    """A place for one trial at a time."""
+
+    def run(self, call: Call) -> None:
+        """Runs it to its end, and says so in its ledger; what the function raises is its failure."""
+
+    def close(self) -> None:
+        """No more trials; nothing is left running."""
+
+
+class WorldSeat:
+    """One world of some ranks, brought up for the first trial, and again after a failure.
+
+    Args:
+        want: what starts it. job: file of the job that all trials share. ranks: how many.
+        options: of the study. stopping: counts how often the user has asked for the end.
+    """
+
+    def __init__(self, want: Wanted, job: Path, ranks: int, options: Options, stopping: Presses) -> None:
+        self._want, self._job, self._ranks = want, job, ranks
+        self._options, self._stopping = options, stopping
+        self._channel: Channel | None = None
+
+    def run(self, call: Call) -> None:
+        """Runs a trial in the world."""
+        try:
+            status, error = self._see_to(call)
+        except OblError as problem:
+            status, error = "failed", str(problem)
+        call.ledger.add(Ended(LAUNCHER, time.time(), status, error))
+
+    def close(self) -> None:
+        """Ends the world."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.world.stop()
+
+    def _see_to(self, call: Call) -> tuple[str, str]:
+        folder = call.ledger.folder
+        folder.write_bytes(folder.job, payload.dumps(call.changes))
+        if self._channel is None or self._channel.world.exit_code is not None:
+            self._channel = Channel(self._want.argv, self._want.env, self._want.cwd)
+        world, pruned, problem = self._channel.world, False, ""
+
+        def answer(event: Event) -> None:
+            nonlocal pruned, problem
+            if isinstance(event, Asks) and call.judge is not None:
+                try:
+                    pruned = bool(call.judge(event.step, event.value))
+                except Exception as error:  # the trial's, since this thread belongs to nobody
+                    pruned, problem = True, str(error)
+                world.answer(pruned)
+
+        call.ledger.listen(answer)
+        watched = Watched(self._channel, call.ledger, self._options, self._ranks, self._stopping, stays=True)
+        world.give(self._job, changes=folder.job)
+        status, error = watched.see_to_its_end()
+        if status != "succeeded":
+            self._channel = None
+        if not pruned or status != "succeeded":
+            return status, error
+        return ("failed", problem) if problem else ("pruned", "")
+
+
+class KernelSeat:
+    """This process, one trial after another, in the calling thread.
+
+    Args:
+        fn: the function. captured: what was found about it. models: what an ablation may call in place of
+            ``model_fn``, by name.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], captured: Captured, models: dict[str, Callable[..., Any]]
+    ) -> None:
+        self._fn, self._captured, self._models = fn, captured, models
+
+    def run(self, call: Call) -> None:
+        """Runs a trial here.
+
+        Raises:
+            KeyboardInterrupt: the user asked for the end.
+        """
+        try:
+            inline.run(
+                self._fn, call.job, self._captured, call.ledger, call.run, NoDisplay(), False,
+                ask=call.judge, models=self._models,
+            )  # fmt: skip
+        except (Exception, SystemExit, Pruned):  # the ledger has it
+            return
+
+    def close(self) -> None:
+        """Nothing is running."""
+
+
+def in_worlds(
+    want: Wanted, job: Path, worlds: int, ranks: int, options: Options, stopping: Presses, imports_keras: bool
+) -> list[Seat]:
+    """Seats for as many trials at once as there are worlds, each with its share of the host's processors and GPUs.
+
+    Args:
+        want: what starts one of the worlds. job: file of the job that all trials share. worlds: how many.
+        ranks: of each. options: of the study. stopping: counts how often the user has asked for the end.
+        imports_keras: before the first trial, rather than within it.
+    """
+    seats: list[Seat] = []
+    for number in range(worlds):
+        env = {**want.env, STAYS: "1", BESIDE: f"{number * ranks}/{worlds * ranks}"}
+        if imports_keras:
+            env[STANDS_BY] = "1"
+        seats.append(WorldSeat(replace(want, env=env), job, ranks, options, stopping))
+    return seats

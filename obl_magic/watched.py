@@ -1,0 +1,175 @@
+"""Sees one job in one world to its end: takes what its ranks say, and decides when it is over and why.
+
+The world's readers call the ``on_...`` methods; whoever calls :meth:`Watched.see_to_its_end` decides. Starts no world,
+and ends one unless its job has ended well.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from obl_magic import stall
+from obl_magic.events.event import LAUNCHER, Event, Failed, Log, Note, Result
+from obl_magic.events.frames import Gap, Stray
+from obl_magic.failures import read_death
+from obl_magic.interrupts import Presses
+from obl_magic.runs import Ledger
+from obl_magic.values import Options
+from obl_magic.world.channel import Channel, Piece
+
+TICK_S = 0.1
+OTHERS_MAY_FAIL_TOO_S = 0.25
+STEP_MAY_TAKE_S = 3.0
+"""How long a run that is asked to stop has for it, before it is ended."""
+COMING_UP_S = 30.0
+"""Ranks that come up are not taken for stalled ones any sooner."""
+DUMPING_S = 0.3
+LEFT_ALONE = "Horovod has been shut down"
+"""What Horovod says on a rank that waits for one which has returned."""
+
+
+class Watched:
+    """One job in one world.
+
+    Args:
+        channel: the world; from now on it speaks to the ledger. ledger: of the run. options: of the run.
+        ranks: how many the world has. stopping: counts how often the user has asked for the end.
+        deadline_s: when the run must be over (``time.monotonic``), or None.
+        stays: the world outlives a job that ends well.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        ledger: Ledger,
+        options: Options,
+        ranks: int,
+        stopping: Presses,
+        deadline_s: float | None = None,
+        stays: bool = False,
+    ) -> None:
+        self._world, self._ledger, self._options, self._ranks = channel.world, ledger, options, ranks
+        self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
+        self._turned = threading.Event()
+        self._asked_to_stop = self._noted = False
+        ledger.listen(self._notice)
+        channel.speak_to(self)
+
+    def on_piece(self, piece: Piece) -> None:
+        """Takes an event, or says what came in place of one."""
+        if isinstance(piece, Stray):
+            self._ledger.add(Log(LAUNCHER, time.time(), "stdout", piece.text + "\n"))
+        elif isinstance(piece, Gap):
+            said = f"lost events {piece.first} to {piece.last} of rank {piece.rank}\n"
+            self._ledger.add(Log(LAUNCHER, time.time(), "stderr", said))
+        else:
+            self._ledger.take(piece.text)
+
+    def on_word(self, line: bytes) -> None:
+        """Keeps a line of the launcher's own."""
+        self._ledger.add(Log(LAUNCHER, time.time(), "stderr", line.decode("utf-8", "replace")))
+
+    def on_end(self) -> None:
+        """Wakes whoever sees to the end."""
+        self._turned.set()
+
+    def _notice(self, event: Event) -> None:
+        if isinstance(event, (Result, Failed)):
+            self._turned.set()
+
+    def see_to_its_end(self) -> tuple[str, str]:
+        """Waits for whatever ends the job; (status, first cause). A world that has to go is gone then."""
+        failed_at: float | None = None
+        patience: float | None = None
+        status = error = ""
+        while not self._world.wait(0):
+            if self._stays and self._is_complete():
+                return "succeeded", ""
+            self._turned.wait(TICK_S)
+            self._turned.clear()
+            now = time.monotonic()
+            if self._ledger.state.failures:
+                failed_at = failed_at or now
+                if now - failed_at > OTHERS_MAY_FAIL_TOO_S:
+                    break
+            if self._stopping:
+                patience = self._ask_to_stop(now) if patience is None else patience
+                if self._stopping.count > 1 or now >= patience:
+                    status, error = "interrupted", "interrupted"
+                    break
+            if self._deadline_s is not None and now > self._deadline_s:
+                status, error = "timed out", f"the run passed its timeout of {self._options.timeout_s:g} s"
+                break
+            if stalled := self._stalled():
+                status, error = "stalled", stalled
+                break
+        self._world.stop()
+        return (status, error) if status else self._verdict()
+
+    def _ask_to_stop(self, now: float) -> float:
+        """Asks a fit under way to stop at the end of a step; until when to wait for it."""
+        if not any(rank.fitting for rank in self._ledger.state.ranks.values()):
+            return now
+        self._asked_to_stop = True
+        self._world.ask_to_stop()
+        self._note("stopping", "asked to stop at the end of a step; a second interrupt ends it at once")
+        return now + STEP_MAY_TAKE_S
+
+    def _stalled(self) -> str:
+        """Why the run is ended for want of progress; "" while it need not be."""
+        state, now = self._ledger.state, time.time()
+        limit, still = self._options.stall_timeout_s, stall.still_s(state, now)
+        if len(state.ranks) < self._ranks:
+            limit = None if limit is None else max(limit, COMING_UP_S)
+        if limit is not None and still > limit:
+            said = f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}"
+            self._world.dump(rank.pid for rank in state.ranks.values())
+            time.sleep(DUMPING_S)
+            return f"{said}; all stacks: {self._ledger.folder.path}{os.sep}stacks-*.txt"
+        if still > stall.NOTED_AFTER_S and stall.one_waits_for_another(state) and not self._noted:
+            self._noted = True
+            self._note("stall", f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}")
+        return ""
+
+    def _note(self, code: str, text: str) -> None:
+        self._ledger.add(Note(LAUNCHER, time.time(), text, code))
+
+    def _verdict(self) -> tuple[str, str]:
+        """(status, first cause) of a world that ended by itself or after a failure."""
+        state = self._ledger.state
+        if self._asked_to_stop:
+            return "interrupted", "interrupted"
+        if self._is_complete():
+            return "succeeded", ""
+        if self._stopping:  # Jupyter's interrupt may reach a launcher before it has its own session
+            return "interrupted", "interrupted"
+        if not state.failures:
+            self._ledger.add(self._death())
+        first = next((f for f in self._ledger.state.failures if f.traceback), self._ledger.state.failures[0])
+        if LEFT_ALONE in first.error and any(
+            r.state == "returned" for r in self._ledger.state.ranks.values()
+        ):
+            return "stalled", stall.left_alone(self._ledger.state, first)
+        return "failed", first.error
+
+    def _death(self) -> Failed:
+        """The failure of a rank that went without a word, in the launcher's terms."""
+        state = self._ledger.state
+        said = read_death(self._ledger.folder.read_log(LAUNCHER))
+        silent = [rank for rank in range(self._ranks) if rank not in (state.results or {})]
+        rank = said.rank if said and said.rank is not None else (silent[0] if silent else 0)
+        how = said.how if said else f"mpirun's exit code {self._world.exit_code}"
+        known = state.ranks.get(rank)
+        if known is None or known.state == "waiting":
+            words = self._ledger.folder.read_log(LAUNCHER).strip().splitlines()
+            reason = f"the ranks did not come up ({how})" + (f": {' '.join(words[:6])}" if words else "")
+            return Failed(rank, time.time(), reason + "; do: python -m obl_magic doctor", "", "", "")
+        after = f" after step {known.step}" if known.step else ""
+        return Failed(rank, time.time(), f"rank {rank} died: {how}{after}", "", known.where, "")
+
+    def _is_complete(self) -> bool:
+        """Whether every rank has returned."""
+        state = self._ledger.state
+        return not state.failures and len(state.results or {}) == self._ranks

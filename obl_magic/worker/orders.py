@@ -1,0 +1,54 @@
+"""What rank 0 hears from its kernel, line by line: jobs, answers, and the wish to stop. Runs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from obl_magic.worker.report import Reporter
+from obl_magic.worker.streams import EXIT_ORPHANED
+
+
+class Orders:
+    """Reads them in a thread of its own, since most come while a job runs.
+
+    Args:
+        lines: from the kernel; their end means that it is gone, and so is this process then.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._reporter: Reporter | None = None
+
+    def listen(self) -> None:
+        """Hears from now on."""
+        threading.Thread(target=self._hear, name="obl-kernel", daemon=True).start()
+
+    def job(self) -> dict[str, Any]:
+        """The next job; waits for it."""
+        return self._jobs.get()
+
+    def serve(self, reporter: Reporter) -> None:
+        """From now on a wish to stop is for this reporter's job."""
+        self._reporter = reporter
+
+    def answer(self) -> bool:
+        """What the kernel says to a question that was just asked: whether the trial is to end."""
+        return self._answers.get()
+
+    def _hear(self) -> None:
+        for line in self._lines:
+            said = json.loads(line)
+            if "job" in said:
+                self._jobs.put(said)
+            elif "prune" in said:
+                self._answers.put(bool(said["prune"]))
+            elif said.get("stop") and self._reporter is not None:
+                self._reporter.stop_asked = True
+        os._exit(EXIT_ORPHANED)
