@@ -43,8 +43,8 @@ _SEEDS = 2**32
 class Search:
     """A plan whose calls are the trials of an Optuna study, kept in a journal file. Usable from any thread.
 
-    A study that the journal already holds is continued: what it has counts towards ``trials``, nothing of it is
-    repeated, and what a dead process left running has failed. The draws of another session are never drawn again.
+    A study that the journal already holds is continued: what it has finished counts towards ``trials`` and is not
+    repeated; what a dead process left running has failed, does not count, and comes first, under another number. The draws of another session are never drawn again.
 
     Args:
         space: what varies, as :func:`obl_magic.specs.parse_space` returns it.
@@ -163,13 +163,16 @@ class Search:
             return importances_of(self._study)
 
     def _begun(self) -> int:
-        """Returns how many trials there are, without those that somebody has queued in the study by hand."""
+        """Returns how many trials count: not those that are queued, nor those whose session ended before them."""
         from optuna.trial import TrialState
 
-        return sum(trial.state != TrialState.WAITING for trial in self._study.get_trials(deepcopy=False))
+        return sum(
+            trial.state != TrialState.WAITING and trial.user_attrs.get("error") != UNFINISHED
+            for trial in self._study.get_trials(deepcopy=False)
+        )
 
     def _continue(self, storage: opt.storages.BaseStorage, sampler: str, seed: int) -> None:
-        """Checks that a study is the one it was, and fails what nobody will finish; or notes how a new one begins."""
+        """Checks that a study is the one it was, and queues again what was not finished; or notes how a new one begins."""
         from optuna.trial import TrialState
 
         began = self._study.user_attrs
@@ -187,6 +190,8 @@ class Search:
             id_ = storage.get_trial_id_from_study_id_trial_number(study, trial.number)
             storage.set_trial_user_attr(id_, "error", UNFINISHED)
             self._study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                self._study.enqueue_trial(trial.params)
 
     def _same(self, what: str, began: str, now: str) -> None:
         if began != now:
@@ -221,9 +226,11 @@ def open_study(journal: Path, name: str) -> opt.Study:
     """Optuna's own study, over its journal; a search that is still writing it is not disturbed.
 
     Raises:
-        SetupProblem: Optuna is missing, or the journal cannot be read.
+        SetupProblem: Optuna is missing, or there is no journal that could be read.
     """
     optuna = _optuna()
+    if not journal.is_file():
+        raise SetupProblem(f"the search's journal {journal} is gone", "search again")
     with _quiet():
         found: opt.Study = optuna.load_study(study_name=name, storage=_storage(journal))
     return found

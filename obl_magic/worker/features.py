@@ -197,8 +197,6 @@ def _each(data: Any, do: Callable[[_Table], Any], inputs: bool = False) -> Any:
 
 def _deeper(data: Any, do: Callable[[_Table], Any]) -> Any:
     """A dict of columns whose values may have columns themselves."""
-    if not isinstance(data, dict):
-        return data
     nested = {k: _each(v, do, inputs=True) for k, v in data.items() if isinstance(v, dict) or _is_frame(v)}
     return _with_items(data, nested) if nested else data
 
@@ -399,20 +397,13 @@ def _bunch(data: dict[Any, Any]) -> _Table | None:
         items = {"data": inner.kept(keep)}
         if told:
             left = [known[i] for i in keep]  # type: ignore[index]
-            items["feature_names"] = left if isinstance(known, list) else _like_names(known, left)
+            items["feature_names"] = left if isinstance(known, list) else known[list(keep)]  # type: ignore[index]
         if _is_frame(data.get("frame")):
             gone = [name for i, name in enumerate(inner_names) if i not in set(keep)]
             items["frame"] = data["frame"].drop(columns=gone)
         return _with_items(data, items)
 
     return _Table(data, inner_names, kept)
-
-
-def _like_names(known: Any, left: list[Any]) -> Any:
-    """Names as they were kept: an array of them, or a tuple."""
-    if isinstance(known, tuple):
-        return tuple(left)
-    return sys.modules["numpy"].array(left, dtype=known.dtype)
 
 
 # --- batches: features are those of an element's first part
@@ -443,7 +434,7 @@ _LOOKS: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
 def _look_at(data: Any) -> _Look:
     if data not in _LOOKS:
         batch = data[0]
-        _LOOKS[data] = _Look(_names_of_element(batch), isinstance(batch, dict))
+        _LOOKS[data] = _Look(_names_of_element(batch, axes=2), isinstance(batch, dict))
     return _LOOKS[data]
 
 
@@ -457,13 +448,14 @@ def _with_first(element: Any, change: Callable[[Any], Any]) -> Any:
     return change(element)
 
 
-def _names_of_element(element: Any) -> tuple[Name, ...]:
+def _names_of_element(element: Any, axes: int = 1) -> tuple[Name, ...]:
+    """Features of an element; none where the first part has fewer axes than this, at least one."""
     first = _first_of(element)
     if isinstance(first, dict):
         return tuple(first)
     size = _shape_of(first) or ()
     # (batch,) is a batch of single numbers; (30,) is one sample
-    return tuple(range(size[-1])) if size and size[-1] is not None else ()
+    return tuple(range(size[-1])) if len(size) >= axes and size[-1] is not None else ()
 
 
 def _kept_of_first(first: Any, names_: Sequence[Name], keep: Sequence[int]) -> Any:

@@ -185,8 +185,8 @@ def test_a_search_is_continued(make: Make, sampler: str) -> None:
     assert asked(make(space, trials=11, sampler=sampler)).number == 10
 
 
-def test_what_a_dead_process_left_running_has_failed(make: Make, tmp_path: Path) -> None:
-    """A process that is gone tells nothing more; its trial is a failed row that counts."""
+def test_what_a_dead_process_left_running_is_done_again_first(make: Make, tmp_path: Path) -> None:
+    """A process that is gone tells nothing more; its trials have failed, do not count, and come again as others."""
     script = (
         "import os, pathlib, sys\nfrom obl_magic.plan.search import Search\nfrom obl_magic.specs import parse_space\n"
         "search = Search(parse_space(sys.argv[2]), trials=5, direction='minimize', seed=1,"
@@ -194,9 +194,12 @@ def test_what_a_dead_process_left_running_has_failed(make: Make, tmp_path: Path)
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "journal"), SPACE], check=True)
     search = make()
-    assert states(search) == ["FAIL", "FAIL"]
-    assert [trial.user_attrs["error"] for trial in search.optuna.trials] == [UNFINISHED] * 2
-    assert [trial.number for trial in all_of(search)] == [2, 3, 4]
+    assert states(search) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    left = search.optuna.trials[:2]
+    assert [trial.user_attrs["error"] for trial in left] == [UNFINISHED] * 2
+    again = all_of(search)
+    assert [trial.number for trial in again] == [2, 3, 4, 5, 6]
+    assert [trial.args for trial in again[:2]] == [trial.params for trial in left]
 
 
 def test_a_half_written_line_does_not_cost_the_search(make: Make, tmp_path: Path) -> None:

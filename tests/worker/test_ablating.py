@@ -133,6 +133,17 @@ def test_a_function_of_the_enclosing_function_is_replaced_and_put_back() -> None
     assert nested() == ["age", "sex", "label"]
 
 
+def test_a_name_that_is_not_bound_yet_is_the_functions_own_error() -> None:
+    """As without us."""
+
+    def nested() -> Any:
+        return dataset_fn()
+
+    with pytest.raises(NameError, match="dataset_fn"):
+        run(component("feature", "age"), nested)
+    dataset_fn = people
+
+
 def test_a_dataset_fn_that_calls_itself_loses_the_feature_once() -> None:
     """What it gets from itself is whole."""
     cell = notebook(
@@ -236,7 +247,7 @@ def test_a_function_that_never_calls_what_is_needed_is_refused() -> None:
 
     with pytest.raises(
         UsageProblem,
-        match=r"got train, which never called model_fn; expected a function that gets its model from model_fn\(\); do: def",
+        match=r"got train, which never called model_fn; expected a function that gets its model from model_fn",
     ):
         rehearse(train, {}, {"model_fn"})
     with pytest.raises(UsageProblem, match=r"gets its data from dataset_fn\(\)"):
@@ -506,10 +517,15 @@ def test_fresh_names_leave_no_trace(keras: Any) -> None:
     """Keras goes on numbering where it was, after an error and after a cleared session too."""
     keras.backend.clear_session()
     assert keras.layers.Dense(1).name == "dense"
-    with pytest.raises(ZeroDivisionError), ablating.fresh_names():
-        assert [keras.layers.Dense(1).name for _ in range(3)] == ["dense", "dense_1", "dense_2"]
-        keras.backend.clear_session()
-        raise ZeroDivisionError
+
+    def made_then_failed() -> None:
+        with ablating.fresh_names():
+            assert [keras.layers.Dense(1).name for _ in range(3)] == ["dense", "dense_1", "dense_2"]
+            keras.backend.clear_session()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        made_then_failed()
     assert keras.layers.Dense(1).name == "dense_1"
 
 
@@ -606,7 +622,7 @@ def test_a_group_of_layers_and_features_is_refused(cell: dict[str, Any]) -> None
         resolve([wish("group", "age", "dense")], seen, cell["train"], cell)
     seen["dataset_fn"] = pd.DataFrame({"dense": [1], "b": [1]})
     with pytest.raises(
-        UsageProblem, match="got groups=dense, which are layers and features at once; .* names of their"
+        UsageProblem, match=r"got groups=dense, which are layers and features at once; .* names of their"
     ):
         resolve([wish("group", "dense")], seen, cell["train"], cell)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.datasets import load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 from obl_magic.errors import UsageProblem
@@ -111,6 +111,8 @@ STRUCTURES: dict[str, tuple[Any, set[int]]] = {
     "three pairs": ((X, Y, X_TEST, Y_TEST, numbers(3), np.eye(3)), {0, 2, 4}),
     "lists of labels": ((X, [0] * 6, X_TEST, [0] * 2), {0, 2}),
     "train, test": ((X, X_TEST), {0, 1}),
+    "keras, all of one shape": ((X, Y, numbers(6), Y), {0, 2}),
+    "four parts": ((X, X_TEST, numbers(3), numbers(5)), {0, 1, 2, 3}),
     "alone": ((X,), {0}),
 }
 
@@ -185,6 +187,14 @@ def test_a_bunch_has_the_names_that_scikit_learn_gives_it() -> None:
     assert len(data.feature_names) == 13
 
 
+def test_names_that_are_an_array_stay_one() -> None:
+    """As some of scikit-learn's loaders have them."""
+    less = features.without(load_breast_cancer(), ["mean radius"])
+    assert less.feature_names.shape == (29,)
+    assert less.feature_names[0] == "mean texture"
+    assert less.data.shape == (569, 29)
+
+
 def test_a_bunch_of_tables_loses_the_column_in_each() -> None:
     """Also in the frame that holds everything."""
     less = features.without(load_iris(as_frame=True), ["sepal width (cm)"])
@@ -214,7 +224,7 @@ def test_digits_are_a_position_only_where_no_column_is_called_so() -> None:
 def test_an_unknown_feature_is_refused_with_those_there_are_and_the_nearest() -> None:
     """So that a slip of the pen costs one line."""
     with pytest.raises(
-        UsageProblem, match="got features=agee; expected one of age, sex, label; do: features=age$"
+        UsageProblem, match=r"got features=agee; expected one of age, sex, label; do: features=age$"
     ):
         features.without(table(), ["agee"])
     with pytest.raises(UsageProblem, match="got features=3; expected one of 0, 1, 2; do: features="):
@@ -231,6 +241,7 @@ def test_an_unknown_feature_is_refused_with_those_there_are_and_the_nearest() ->
         ((np.zeros(4), np.zeros(4)), "a tuple of ndarray, ndarray"),
         ((), "a tuple of nothing"),
         ({"batch": 32}, "a dict"),
+        ({"data": ["a text"], "target": [0], "feature_names": None}, "a dict"),
         ((n for n in range(3)), "a generator"),
         (([1, 2], ["a", "b"]), "a tuple of list, list"),
     ],
@@ -365,8 +376,18 @@ def test_train_and_validation_datasets_both_lose_it(tf: Any) -> None:
 @pytest.mark.slow
 def test_a_tf_dataset_without_a_known_width_is_refused(tf: Any) -> None:
     """A batch of single numbers has no columns."""
-    with pytest.raises(UsageProblem, match="expected data with named or numbered features"):
-        features.without(tf.data.Dataset.from_tensor_slices((np.arange(6), Y)).batch(2), ["0"])
+    anything = tf.data.Dataset.from_generator(lambda: iter([1]), output_signature=tf.TensorSpec(None))
+    for data in (tf.data.Dataset.from_tensor_slices((np.arange(6), Y)).batch(2), anything):
+        with pytest.raises(UsageProblem, match="expected data with named or numbered features"):
+            features.without(data, ["0"])
+
+
+@pytest.mark.slow
+def test_a_dataset_of_columns_alone_holds_its_label(tf: Any) -> None:
+    """Beside a label it does not."""
+    data = tf.data.Dataset.from_tensor_slices({"age": np.arange(6), "label": np.arange(6)})
+    assert features.labelled_within(data)
+    assert not features.labelled_within(data.map(lambda row: (row, row["label"])))
 
 
 @pytest.mark.slow
@@ -410,3 +431,6 @@ def test_a_py_dataset_yields_batches_without_the_feature(tf: Any) -> None:
     assert again[0][0].shape == (3, 2)
     with pytest.raises(AttributeError, match="size"):
         _ = less.size
+    data.__class__.__getitem__ = lambda self, index: np.zeros(3)
+    with pytest.raises(UsageProblem, match="dataset_fn returned a Mine"):
+        features.without(Mine(), ["0"])

@@ -376,7 +376,7 @@ def _from_config(layer: Any) -> Any:
 
 
 def _adapted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """What a preprocessing layer has learnt from data and does not write down as its configuration."""
+    """The words a layer has learnt from data, which it does not write down as its configuration."""
     if config.get("vocabulary", ...) is None and layer.vocabulary_size() > 0:
         words = layer.get_vocabulary(include_special_tokens=False)
         return (
@@ -384,8 +384,6 @@ def _adapted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
             if words
             else {}
         )
-    if "bin_boundaries" in config and config["bin_boundaries"] is None and layer.bin_boundaries is not None:
-        return {"bin_boundaries": [float(edge) for edge in layer.bin_boundaries]}
     return {}
 
 

@@ -99,7 +99,7 @@ def test_a_layer_that_joins_tensors_is_refused_by_name() -> None:
     """None of them can stand for all."""
     with pytest.raises(
         UsageProblem,
-        match=r"got layers=block_add; .*; block_add \(a Add\) joins 2 tensors, and none of them can stand for all; do: ",
+        match=r"got layers=block_add; .*; block_add \(a Add\) joins 2 tensors, and none of them can stand for all;",
     ):
         surgery.without_layers(images(), ["block_add"])
 
@@ -125,7 +125,7 @@ def test_an_input_is_refused_by_name() -> None:
     """Inputs go with their features."""
     with pytest.raises(
         UsageProblem,
-        match="got layers=image, which is an input; expected one of stem, .*; do: take away features",
+        match=r"got layers=image, which is an input; expected one of stem, .*; do: take away features",
     ):
         surgery.without_layers(images(), ["image"])
 
@@ -225,6 +225,7 @@ def test_a_model_without_input_yet_is_tried_with_a_sample_of_the_data() -> None:
         UsageProblem, match=r"o \(a Dense\) makes the output, whose shape is not known before"
     ):
         surgery.without_layers(model, ["o"])
+    assert surgery.layer_names(surgery.without_layers(model, ["c"])) == ["r", "o"]
 
 
 def test_a_model_built_by_its_first_call_is_rebuilt_built() -> None:
@@ -476,8 +477,11 @@ def test_a_compiled_model_stays_compiled_as_it_was() -> None:
     logs = less.evaluate(np.ones((4, 6)), np.ones((4, 1)), verbose=0, return_dict=True)
     assert set(logs) == {"loss", "off", "mse"}
     less.fit(np.ones((4, 6)), np.ones((4, 1)), verbose=0)
-    strings = surgery.without_layers(stack(optimizer="adam", loss="mse"), ["b"])
-    assert type(strings.optimizer) is keras.optimizers.Adam
+    named = surgery.without_layers(stack(optimizer="adam", loss="mse"), ["b"])
+    assert type(named.optimizer) is keras.optimizers.Adam
+    judging = surgery.without_layers(stack(optimizer=None, loss="mse"), ["b"])
+    assert judging.optimizer is None
+    assert judging.compiled
 
 
 def test_an_optimizer_or_metric_that_does_not_tell_its_settings_is_used_itself() -> None:
@@ -521,7 +525,7 @@ def test_a_model_with_a_compile_of_its_own_is_refused_by_name() -> None:
     assert surgery.layer_names(surgery.without_layers(model, ["a"])) == ["out"]
     model.compile(1.0)
     with pytest.raises(
-        NotOblivious, match="Gan has a compile of its own, .*; do: compile the model in the training"
+        NotOblivious, match=r"Gan has a compile of its own, .*; do: compile the model in the training"
     ):
         surgery.without_layers(model, ["a"])
 
