@@ -33,7 +33,7 @@ from obl_magic.plan.ablation import Ablation
 from obl_magic.plan.base import Plan
 from obl_magic.request import checked_options, checked_settings, checked_whole, engine_for
 from obl_magic.runs import LIVE
-from obl_magic.show import current_cell, showing_study
+from obl_magic.show import current_cell, keeps_worlds_ready, showing_study
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.driver import Asked, Driver
@@ -335,6 +335,8 @@ def _conduct(
         if options.workers is not None:
             driver.start()
             error = _see_to_its_end(driver, study, shown, stopping)
+            if error is None and keeps_worlds_ready() and STANDBY.allowed:
+                STANDBY.prepare(wanted(options.workers, chosen))
     if options.workers is None:
         error = _in_this_process(driver, study, shown, stopping)
     if error is not None:
@@ -538,9 +540,23 @@ def _refuse_unknown(fn: Callable[..., Any], domains: Sequence[Domain]) -> None:
 
 
 def _other_models(asked: Sequence[Component], names: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-    """The functions that stand in for ``model_fn``, by name; a name that is none is refused later."""
-    wanted = {member for each in asked if each.kind == "model" for member in each.members}
-    return {name: names[name] for name in wanted if callable(names.get(name))}
+    """The functions that stand in for ``model_fn``, by name.
+
+    Raises:
+        UsageProblem: there is none of that name.
+    """
+    found = {}
+    for name in (member for each in asked if each.kind == "model" for member in each.members):
+        if not callable(names.get(name)):
+            known = [each for each, value in names.items() if inspect.isfunction(value) and "model" in each]
+            close = difflib.get_close_matches(name, known, n=1) or known[:1] or ["small_model"]
+            raise UsageProblem(
+                f"models={name}, which is no function of this notebook",
+                f"one of {', '.join(known)}" if known else "a function that makes another model",
+                f"models={close[0]}",
+            )
+        found[name] = names[name]
+    return found
 
 
 def _needed(asked: Sequence[Component], fn: Callable[..., Any], arguments: Mapping[str, Any]) -> set[str]:

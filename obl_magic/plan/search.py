@@ -44,7 +44,8 @@ class Search:
     """A plan whose calls are the trials of an Optuna study, kept in a journal file. Usable from any thread.
 
     A study that the journal already holds is continued: what it has finished counts towards ``trials`` and is not
-    repeated; what a dead process left running has failed, does not count, and comes first, under another number. The draws of another session are never drawn again.
+    repeated; what a dead process left running has failed, does not count, and comes first, under another number.
+    The draws of another session are never drawn again.
 
     Args:
         space: what varies, as :func:`obl_magic.specs.parse_space` returns it.
@@ -172,7 +173,7 @@ class Search:
         )
 
     def _continue(self, storage: opt.storages.BaseStorage, sampler: str, seed: int) -> None:
-        """Checks that a study is the one it was, and queues again what was not finished; or notes how a new one begins."""
+        """Checks that a study is the one it was, and queues what was not finished; or notes how a new one begins."""
         from optuna.trial import TrialState
 
         began = self._study.user_attrs
@@ -353,7 +354,11 @@ def _suits(sampler: str, space: Sequence[Domain]) -> int | None:
 def _optuna() -> Any:
     """Returns Optuna's module, imported when first needed."""
     try:
-        optuna = importlib.import_module("optuna")
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "IProgress not found"
+            )  # of a progress bar that nobody will draw
+            optuna = importlib.import_module("optuna")
     except ImportError as error:
         raise SetupProblem("a search needs Optuna, which is not installed", "pip install optuna") from error
     if int(optuna.__version__.partition(".")[0]) < 4:
