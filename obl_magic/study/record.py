@@ -68,6 +68,8 @@ class Records:
         self.lost = ""
         try:
             self._file = Appending(path)
+            if _ends_within_a_line(path):  # its kernel was killed there
+                self._file.append(b"\n")
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -96,6 +98,10 @@ def read(path: Path) -> list[TrialRecord]:
             said["params"] = {name: _literal(text) for name, text in said["params"].items()}
             found.append(TrialRecord(**{name: value for name, value in said.items() if name in known}))
     return sorted(found, key=lambda record: record.number)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    return path.read_bytes()[-1:] not in (b"", b"\n")
 
 
 def ranked(records: list[TrialRecord], direction: str) -> list[TrialRecord]:

@@ -142,6 +142,8 @@ def test_several_inputs_lose_the_column_where_they_are_as_wide_as_the_first() ->
     """A column's number means nothing in an input of another width."""
     (left, right, other), y = features.without(((X, numbers(6), numbers(6, 5)), np.arange(6)), [0])
     assert (left.shape, right.shape, other.shape, y.shape) == ((6, 2), (6, 2), (6, 5), (6,))
+    less = features.without({"x_train": X, "features": numbers(6, 5)}, [0])
+    assert (less["x_train"].shape, less["features"].shape) == ((6, 2), (6, 5))
 
 
 def test_a_named_tuple_stays_one() -> None:

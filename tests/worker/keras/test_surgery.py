@@ -542,7 +542,9 @@ def test_frozen_and_pretrained_layers_stay_so() -> None:
     assert less.get_layer("b").trainable is False
     assert (np.asarray(less.get_layer("b").kernel) == 7).all()
     model.trainable = False
-    assert surgery.without_layers(model, ["drop"]).trainable_variables == []
+    frozen = surgery.without_layers(model, ["drop"])
+    assert frozen.trainable_variables == []
+    assert frozen.trainable is False
 
 
 def test_a_layer_whose_shape_changed_is_drawn_anew() -> None:
