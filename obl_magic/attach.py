@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterable
 
 from obl_magic.display.base import Display
+from obl_magic.display.studies import StudyDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import STARTUP, Event, Log
 from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import RunDir, existing
 from obl_magic.runs import LIVE, Run, epoch_rows
-from obl_magic.show import current_cell, show_still, showing
+from obl_magic.show import current_cell, show_still, show_study, showing, showing_study
+from obl_magic.study.results import AblationResult, Study, open_results
 
 EARLIER_LINES = 20
 """How many of rank 0's last lines are shown of a run that is under way."""
@@ -44,6 +46,32 @@ def attach(name: str | None = None, display: Display | None = None) -> Run:
         found.wait()  # what is on disk is known here a moment later
     found._shown_in = current_cell()
     return found
+
+
+def attach_study(name: str, display: StudyDisplay | None = None) -> Study | AblationResult:
+    """As :func:`attach`, for a search or an ablation.
+
+    Args:
+        name: the study, as for :func:`obl_magic.study.results.open_results`. display: where to show it.
+
+    Raises:
+        UsageProblem: there is no such study.
+    """
+    study = open_results(name)
+    if study.status != "running":
+        show_study(study._header, study._shown())
+    else:
+        shown = display or showing_study()
+        shown.begin(study._header)
+        try:
+            while study.status == "running":
+                shown.update(study._shown())
+                time.sleep(SHOW_EVERY_S)
+            shown.end(study._shown())
+        except KeyboardInterrupt:  # only looks away
+            shown.end(study._shown())
+    study._shown_in = current_cell()
+    return study
 
 
 def _newest() -> RunDir:

@@ -141,11 +141,15 @@ def stop(name: str | None) -> Any:
 
 
 def attach(rest: Sequence[str]) -> Any:
-    """Shows a run again: the named one, the newest under way, or the newest."""
+    """Shows a run or a study again: the named one, the newest run under way, or the newest."""
     from obl_magic.attach import attach as show_again
+    from obl_magic.attach import attach_study
+    from obl_magic.study.results import is_study
 
     if len(rest) > 1:
         raise UsageProblem("%oblivious attach " + " ".join(rest), "one run", "%oblivious attach RUN")
+    if rest and is_study(rest[0]):
+        return attach_study(rest[0])
     return show_again(rest[0] if rest else None)
 
 
@@ -270,14 +274,9 @@ def spec_of(what: str, text: str | None, name: str | None, names: Mapping[str, A
 
 
 def _resumes_a_search(name: str | None) -> bool:
-    if name is None:
-        return False
-    from obl_magic.study.results import open_results
+    from obl_magic.study.results import is_study
 
-    try:
-        return open_results(name).kind == "search"
-    except UsageProblem:
-        return False
+    return name is not None and is_study(name)
 
 
 def check_before_the_cell(workers: int | None, engine: str) -> None:

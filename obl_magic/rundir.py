@@ -58,6 +58,11 @@ class RunDir:
         return self.path / "job.pkl"
 
     @property
+    def changes(self) -> Path:
+        """Of a trial: the pickled fields in which its job differs from the one that all trials share."""
+        return self.path / "changes.pkl"
+
+    @property
     def source(self) -> Path:
         """The function's source, exactly as written."""
         return self.path / "function.py"

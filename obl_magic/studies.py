@@ -242,7 +242,9 @@ def ablate(
             captured.provided_values, _job(wish, captured, Path()), fn, _unheard()
         )
         seen = ablating.rehearse(fn, arguments, _needed(asked, fn, arguments))
-        components = ablating.resolve(asked, seen, fn, models)
+        usual = arguments.get("model_fn", names.get("model_fn"))
+        known = {**models, **({"model_fn": usual} if callable(usual) else {})}
+        components = ablating.resolve(asked, seen, fn, known, skip=wish.passed_over)
         return lambda folder, worlds: Ablation(components, repeats, options.seed)
 
     return _conduct(AblationResult, wish, plan, background, display)
@@ -258,6 +260,7 @@ class _Wish:
         told: what is recorded of the wish. pieces: of the spec, as the user would write them.
         judges: values on the way decide. keep_weights: of how many trials. ablates: it is an ablation study.
         models: functions that may stand in for ``model_fn``. repeats: of each run.
+        remarks: what the user should know; grows until the study begins.
     """
 
     call: Call
@@ -274,6 +277,11 @@ class _Wish:
     ablates: bool = False
     models: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     repeats: int = 1
+    remarks: list[str] = field(default_factory=list)
+
+    def passed_over(self, name: str, error: Exception) -> None:
+        """Notes a name that a pattern matched, but that cannot be left out."""
+        self.remarks.append(f"{name} is not left out: {error}")
 
     @property
     def worlds(self) -> int:
@@ -445,6 +453,7 @@ def _ended(
     elif stopping:
         status, error = "interrupted", KeyboardInterrupt()
     study._ended(status)
+    study._folder.shared.tidy()
     shown.end(study._shown())
     return error
 
@@ -483,7 +492,7 @@ def _check_seats(wish: _Wish, background: bool) -> None:
 
 def _remarks(wish: _Wish) -> list[str]:
     workers, each = wish.options.workers, wish.workers_per_trial
-    said = []
+    said = list(wish.remarks)
     if workers is not None and workers % each:
         said.append(f"{workers % each} of {workers} workers left over: a trial takes {each}")
     for what, source in wish.taken.lineage.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def export(name: str, file: str, namespace: Mapping[str, Any] | None = None) -> 
     run = Run.open(name)
     script = Path(file).expanduser()
     beside = script.with_name(script.name + ".pkl")
-    for path in (script, beside, buffers_of(beside)):
+    weights = script.with_name(script.name + ".npz")
+    for path in (script, beside, buffers_of(beside), weights):
         if path.exists():
             raise UsageProblem(
                 f"export to {path}, which exists",
@@ -76,6 +78,8 @@ def export(name: str, file: str, namespace: Mapping[str, Any] | None = None) -> 
         text = script_of(call, script.name)
     if text.needs_payload:
         files.save(job, RunDir.at(script.parent), beside, own_modules())
+    if job.settings.init_from:
+        _copy_new(Path(job.settings.init_from), weights)
     _write_new(script, text.text)
     return Exported(script, beside if text.needs_payload else None, anew)
 
@@ -89,6 +93,17 @@ def _modules_as_found(job: Job) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _copy_new(weights: Path, path: Path) -> None:
+    """Copies the weights that a run began from."""
+    try:
+        shutil.copyfile(weights, path)
+    except OSError as error:
+        raise SetupProblem(
+            f"cannot copy the initial weights {weights} to {path} ({error.strerror})",
+            "free its folder, or run again with --init-from",
+        ) from error
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from obl_magic.capture import capture
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.payload import files
-from obl_magic.rundir import buffers_of
+from obl_magic.rundir import RunDir, buffers_of
 from obl_magic.runs import Run
 from obl_magic.values import Job, Settings
 
@@ -35,13 +35,27 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
         UsageProblem: the notebook does not have it as it was.
     """
     folder = run._ledger.folder
-    if folder.job.is_file():
+    shared = RunDir(folder.path.parents[1]) if run._manifest.get("study") else folder
+    if shared.job.is_file():
         try:
-            job: Job = files.load(folder.job)
+            job: Job = files.load(shared.job)
         except SetupProblem:  # its arrays are gone
             return _captured_anew(run, namespace), True
-        return replace(job, settings=_settings(run), buffers=tuple(map(PickleBuffer, job.buffers))), False
+        if shared is not folder:
+            job = replace(job, **{**files.load(folder.changes), "quantity": ""})
+            _refuse_ablated(run, job)
+        buffers = tuple(map(PickleBuffer, job.buffers))
+        return replace(job, settings=_settings(run), engine=_engine(run), buffers=buffers), False
     return _captured_anew(run, namespace), True
+
+
+def _refuse_ablated(run: Run, job: Job) -> None:
+    if job.component is not None:
+        raise UsageProblem(
+            f"export of {run.id}, which left out {job.component.name}",
+            "a run of the function as it is: a script leaves nothing out",
+            f"%oblivious export {run.id.rpartition('-')[0]}-000 train.py (the base run)",
+        )
 
 
 def _captured_anew(run: Run, namespace: Mapping[str, Any]) -> Job:
@@ -81,8 +95,8 @@ def _gone(run: Run, why: str) -> UsageProblem:
 def _settings(run: Run) -> Settings:
     """How its ranks made Keras oblivious, without what belongs to one run."""
     told = run._manifest["options"]["settings"]
-    kept = ("batch", "lr_scale", "warmup_epochs", "sync_batchnorm")
-    return Settings(**{name: told[name] for name in kept})
+    kept = ("batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "init_from")
+    return Settings(**{name: told[name] for name in kept if name in told})
 
 
 def _arguments(run: Run) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def _call(
         (f"engine={job.engine!r},", "under mpirun"),
         (f"batch={ours.batch!r},", ""),
         *less_usual,
+        *([('init_from=f"{__file__}.npz",', "initial weights, beside it")] if ours.init_from else []),
         *([(f"show_ranks={call.show_ranks!r},", "")] if call.show_ranks != (0,) else []),
     ]
     head = 'if __name__ == "__main__":\n    obl_magic.standalone.run(\n'

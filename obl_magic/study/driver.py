@@ -169,7 +169,8 @@ class Driver:
         manifest = {
             **self._asked.manifest, "id": folder.id, "header": header, "seed": trial.seed,
             "arguments": {name: repr(value) for name, value in job.args.items()},
-            "study": self._asked.folder.id, "trial": trial.number,
+            "study": self._asked.folder.id, "trial": trial.number, "params": trial.args, "repeat": trial.repeat,
+            "component": trial.component.name if trial.component else "",
         }  # fmt: skip
         folder.write_json(folder.manifest, manifest)
         ledger.open()

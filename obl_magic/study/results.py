@@ -14,10 +14,11 @@ from obl_magic.display.studies import ComponentRow, StudyHeader, StudyState, Tri
 from obl_magic.errors import UsageProblem
 from obl_magic.events.fold import RunState
 from obl_magic.kernel_process import is_gone
-from obl_magic.rundir import StudyDir, existing_studies
-from obl_magic.runs import Run, epoch_rows
+from obl_magic.rundir import RunDir, StudyDir, existing_studies
+from obl_magic.runs import Run
 from obl_magic.study.driver import Driver, Live
 from obl_magic.study.record import Records, TrialRecord, ranked, read
+from obl_magic.values import Component, Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -73,6 +74,7 @@ class _Results:
         self._folder, self._manifest, self._records = folder, dict(manifest), records
         self._driver, self._stop = driver, stop
         self._shown_in: int | None = None
+        self._read: dict[int, Live] = {}
 
     @classmethod
     def open(cls, folder: StudyDir) -> Self:
@@ -147,10 +149,9 @@ class _Results:
 
     def _shown(self) -> StudyState:
         """The study as a display shows it now."""
-        live = [] if self._driver is None else self._driver.live
-        known = {each.trial.number for each in live}
-        rows = [_row(record, self._label(record)) for record in self._all if record.number not in known]
-        rows += [self._live_row(each) for each in live]
+        live = {live.trial.number: self._live_row(live) for live in self._live()}
+        rows = [_row(record, self._label(record)) for record in self._all if record.number not in live]
+        rows += live.values()
         return StudyState(
             rows=tuple(sorted(rows, key=lambda row: row.number)),
             components=self._components(),
@@ -159,6 +160,23 @@ class _Results:
             status={"timed out": "failed"}.get(self.status, self.status),
             now_s=self._manifest.get("ended_s") or time.time(),
         )
+
+    def _live(self) -> list[Live]:
+        """The trials under way; of a study that another process conducts, those that it has not written down."""
+        if self._driver is not None:
+            return self._driver.live
+        if self.status != "running":
+            return []
+        ended = {record.number for record in self._all}
+        for folder in self._folder.trials():
+            number = int(folder.id.rpartition("-")[2])
+            if number in ended:
+                self._read.pop(number, None)
+            elif number not in self._read:
+                self._read[number] = _read_live(folder, number)
+        for live in self._read.values():
+            live.run._ledger.catch_up()
+        return list(self._read.values())
 
     def _live_row(self, live: Live) -> TrialRow:
         state = live.run._ledger.state
@@ -174,10 +192,9 @@ class _Results:
     def _curve(self, run: Run) -> tuple[tuple[int, float], ...]:
         """The course of the wanted quantity, or of a loss where it is only returned at the end."""
         for name in (self.quantity, "val_loss", "loss"):
-            rows = epoch_rows(run._ledger.rows)
-            points = [
-                (row.epoch or row.step or at, row.value) for at, row in enumerate(rows) if row.name == name
-            ]
+            epochs, steps, values = run._ledger.rows.courses().get(name, ([], [], []))
+            places = zip(epochs, steps, values, strict=True)
+            points = [(epoch or step or at, value) for at, (epoch, step, value) in enumerate(places)]
             if points:
                 return tuple(points[-CURVE_POINTS:])
         return ()
@@ -420,6 +437,15 @@ def _row(record: TrialRecord, label: str) -> TrialRow:
     )
 
 
+def _read_live(folder: RunDir, number: int) -> Live:
+    """A trial that another process conducts, from its folder."""
+    run = Run.open(folder)
+    told = run._manifest
+    component = Component(told["component"], "", ()) if told.get("component") else None
+    trial = Trial(number, {**told.get("params", {})}, run.seed, component, told.get("repeat", 0))
+    return Live(trial, run, 0, told["header"]["started_s"])
+
+
 def _labelled(component: str, repeat: int, repeats: int) -> str:
     return f"{component} ({repeat + 1}/{repeats})" if repeats > 1 else component
 
@@ -438,6 +464,15 @@ def open_results(name: str | StudyDir) -> Study | AblationResult:
     folder = name if isinstance(name, StudyDir) else _find(name)
     kind = json.loads(folder.manifest.read_text())["kind"]
     return (Study if kind == "search" else AblationResult).open(folder)
+
+
+def is_study(name: str) -> bool:
+    """Whether a name means a study."""
+    try:
+        _find(name)
+    except UsageProblem:
+        return False
+    return True
 
 
 def _find(name: str) -> StudyDir:

@@ -83,7 +83,7 @@ class WorldSeat:
 
     def _see_to(self, call: Call) -> tuple[str, str]:
         folder = call.ledger.folder
-        folder.write_bytes(folder.job, payload.dumps(call.changes))
+        folder.write_bytes(folder.changes, payload.dumps(call.changes))
         if self._channel is None or self._channel.world.exit_code is not None:
             self._channel = Channel(self._want.argv, self._want.env, self._want.cwd)
         world, pruned, problem = self._channel.world, False, ""
@@ -99,7 +99,7 @@ class WorldSeat:
 
         call.ledger.listen(answer)
         watched = Watched(self._channel, call.ledger, self._options, self._ranks, self._stopping, stays=True)
-        world.give(self._job, changes=folder.job)
+        world.give(self._job, changes=folder.changes)
         status, error = watched.see_to_its_end()
         if status != "succeeded":
             self._channel = None
