@@ -78,3 +78,11 @@ def fits(lr=0.1, epochs=3):
     model.compile(keras.optimizers.Adam(lr), loss, metrics=["mae"])
     history = model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
     return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def fits_and_tells(lr=0.1, epochs=2):
+    return {"last": fits(lr, epochs)["loss"][-1]}
+
+
+def counts_flags(loud=True):
+    return int(loud)

@@ -221,3 +221,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> obl_magic.Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OBLIVIOUS_HOME", str(tmp_path_factory.mktemp("home")))
         return run(exporting.fits, workers=2, args={"lr": 0.05}, seed=5)
+
+
+def test_a_trial_and_the_run_that_began_from_its_weights_are_exported(home: Path) -> None:
+    """With the trial's own parameters and seed; the weights lie beside the script, and the numbers come again."""
+    study = obl_magic.search(
+        exporting.fits_and_tells, "lr=choice(0.02,0.05)", trials=2, minimize="last", workers=1, quiet=True
+    )
+    final = run(exporting.fits_and_tells, params=study, init_from=study)
+    for name, of in (("trial.py", study.best.run), ("final.py", final)):
+        export(of.id, str(home / name))
+        said = execute(home / name)
+        assert said.returncode == 0, said.stderr
+        assert returned(said.stdout)["last"] == pytest.approx(of.value["last"], rel=1e-5)
+    assert final.value["last"] < study.best.value
+    assert (home / "final.py.npz").is_file()
+    assert not (home / "trial.py.npz").exists()
+
+
+def test_a_run_that_leaves_something_out_has_no_script(home: Path) -> None:
+    """Refused by name, with the run that can be exported."""
+    result = obl_magic.ablate(exporting.counts_flags, "flags=loud", maximize="value", workers=1, quiet=True)
+    with pytest.raises(UsageProblem, match=rf"which left out loud; .* export {result.id}-000 train.py"):
+        export(result.run_of("loud").id, str(home / "loud.py"))
+    export(result.base.id, str(home / "base.py"))
+    assert returned(execute(home / "base.py").stdout) == 1

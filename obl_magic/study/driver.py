@@ -90,9 +90,10 @@ class Driver:
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        if self._late():
+        under_way = any(thread.is_alive() for thread in self._threads)
+        if under_way and self._late():
             self.end_now()
-        return not any(thread.is_alive() for thread in self._threads)
+        return not under_way
 
     def _late(self) -> bool:
         if self._deadline_s is not None and time.monotonic() > self._deadline_s and not self._stopping:

@@ -219,7 +219,7 @@ def test_a_deadline_ends_trials_under_way(tmp_path: Path) -> None:
     driver.start()
     assert not driver.wait(0.0)
     assert driver.wait(0.2) or driver.wait(SOON_S)
-    assert (driver.timed_out, stopping.count, plan.told) == (True, 2, {})
+    assert (driver.timed_out, stopping.count > 1, plan.told) == (True, True, {})
 
 
 def test_an_interrupt_in_the_calling_thread_passes_through(tmp_path: Path) -> None:

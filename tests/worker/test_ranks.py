@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from obl_magic.worker import ranks
 from obl_magic.worker.ranks import ALONE, Rank, gpus, identify, pin_gpu
 
 OPENMPI = {
@@ -103,3 +104,19 @@ def test_the_users_own_memory_setting_stays(two_gpus: Path) -> None:
     environ = {"TF_FORCE_GPU_ALLOW_GROWTH": "false"}
     pin_gpu(ALONE, environ, two_gpus)
     assert environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+
+
+@pytest.mark.parametrize("world", [0, 1])
+def test_worlds_that_share_a_host_take_their_own_processors_and_gpus(world: int, two_gpus: Path) -> None:
+    """Two worlds of two ranks on four processors and two GPUs: nobody's are anybody else's."""
+    environ = {ranks.BESIDE: f"{2 * world}/4"}
+    placed = [ranks.beside_others(ranks.Rank(rank, 2, rank, 2), environ) for rank in (0, 1)]
+    assert [ranks.share_of_cores(me, [4, 5, 6, 7]) for me in placed] == [[4 + 2 * world], [5 + 2 * world]]
+    assert [ranks.pin_gpu(me, {}, two_gpus) for me in placed] == ["0", "1"]
+    assert placed[0].rank == 0
+
+
+def test_a_world_alone_on_its_host_has_all_of_it() -> None:
+    """No other is named."""
+    me = ranks.Rank(1, 2, 1, 2)
+    assert ranks.beside_others(me, {}) == me

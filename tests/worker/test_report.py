@@ -10,7 +10,7 @@ import pytest
 
 import obl_magic
 from obl_magic.events.event import Event, Metric, Note
-from obl_magic.worker.report import Reporter, current, report, reporting
+from obl_magic.worker.report import Pruned, Reporter, current, report, reporting
 
 
 def test_outside_a_run_report_is_a_no_op() -> None:
@@ -82,3 +82,25 @@ def test_a_note_carries_its_code_and_the_first_step_is_remembered_once() -> None
     assert isinstance(said[0], Note)
     assert (said[0].code, said[0].text, reporter.steps) == ("data", "sharded", 5)
     assert reporter.first_step_s == first is not None
+
+
+def test_the_wanted_quantity_is_judged_and_nothing_else() -> None:
+    """By the step that was reported, or counted where there is none; a verdict ends the function as no error does."""
+    asked: list[tuple[int, float]] = []
+    events: list[Event] = []
+    reporter = Reporter(events.append, 0)
+
+    def ask(step: int, value: float) -> bool:
+        asked.append((step, value))
+        return value > 2
+
+    reporter.asks("loss", ask)
+    reporter(loss=1.0)
+    reporter(other=5.0)
+    reporter(loss=0.5, step=7)
+    reporter(loss=0.25, epoch=9)
+    with pytest.raises(Pruned):
+        reporter(loss=3.0)
+    assert not issubclass(Pruned, Exception)
+    assert asked == [(1, 1.0), (7, 0.5), (9, 0.25), (4, 3.0)]
+    assert len(events) == 5
