@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
+from obl_magic.lines import argument_value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         "stall_timeout", "retries", "resume", "params", "init_from",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in wanted if getattr(options, name) is not None}
-    done: Any = obl_magic.run(fn, args=dict(map(parse_argument, options.arg)), **given)
+    done: Any = obl_magic.run(fn, args=dict(map(argument_value, options.arg)), **given)
     print(done)
     return 0 if done.status == "succeeded" else 1
 
@@ -93,23 +93,6 @@ def find_function(named: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = fn
     return found
-
-
-def parse_argument(text: str) -> tuple[str, Any]:
-    """``name=value`` with a Python literal as value.
-
-    Raises:
-        UsageProblem: it is not written so.
-    """
-    name, equals, value = text.partition("=")
-    try:
-        if not (equals and name.isidentifier()):
-            raise ValueError
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        raise UsageProblem(
-            f"--arg {text}", "name=value with a Python literal", "--arg lr=0.1, or --arg \"act='relu'\""
-        ) from None
 
 
 def _is_own_function(value: object, module_name: str) -> bool:

@@ -114,14 +114,25 @@ def _params_of(found: Run | TrialView | dict[str, Any]) -> dict[str, Any]:
         return dict(found)
     if isinstance(found, TrialView):
         found = found.run
-    said = found._manifest["arguments"]
+    return arguments_of(found.id, found._manifest)
+
+
+def arguments_of(source: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a run or a study was called with, from its record.
+
+    Args:
+        source: its id. manifest: its record.
+
+    Raises:
+        UsageProblem: one of them is no literal, so that only its text is known.
+    """
     args = {}
-    for name, text in said.items():
+    for name, text in manifest["arguments"].items():
         try:
             args[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             raise UsageProblem(
-                f"params of {found.id}, whose argument {name} is {text[:40]}",
+                f"params of {source}, whose argument {name} is {text[:40]}",
                 "arguments that are Python literals",
                 f"--arg {name}=...",
             ) from None

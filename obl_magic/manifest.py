@@ -15,7 +15,7 @@ from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.display.base import Header
 from obl_magic.kernel_process import this_process
 from obl_magic.rundir import RunDir
-from obl_magic.values import Captured, Job, Options
+from obl_magic.values import LR_SCALES, Captured, Job, Options
 from obl_magic.world import mpi
 
 LARGE_BYTES = 100_000_000
@@ -35,14 +35,11 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
     said = []
     settings, size = options.settings, options.workers or 1
     if settings.batch == "per-worker":
-        rate = {
-            "none": "",
-            "linear": f", learning rate x {size}",
-            "sqrt": f", learning rate x {size**0.5:.3g}",
-        }
+        factor = LR_SCALES[settings.lr_scale](size)
+        rate = "" if settings.lr_scale == "none" else f", learning rate x {factor:.3g}"
         warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
         said.append(
-            f"per-worker batches: the global batch is {size} x the code's{rate[settings.lr_scale]}{warm}"
+            f"per-worker batches: the global batch is {size} x the code's{rate}{warm}"
         )
     if options.workers is not None and options.workers > mpi.cores():
         said.append(

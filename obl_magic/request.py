@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import UsageProblem
-from obl_magic.values import DEFAULT_SEED, Options, Settings
+from obl_magic.values import DEFAULT_SEED, LR_SCALES, Options, Settings
 
 BATCHES = ("global", "per-worker")
-LR_SCALES = ("none", "linear", "sqrt")
 
 
 def checked_settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:

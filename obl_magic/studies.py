@@ -19,7 +19,7 @@ from obl_magic.capture import capture, parameters
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import own_modules
-from obl_magic.chain import Inherited, Source, inherited
+from obl_magic.chain import Inherited, Source, arguments_of, inherited
 from obl_magic.conductor import Call, beat_s
 from obl_magic.display.base import Header
 from obl_magic.display.studies import NoStudyDisplay, StudyDisplay, StudyHeader
@@ -130,6 +130,7 @@ def search(
             (earlier.quantity, None) if earlier.direction == "maximize" else (None, earlier.quantity)
         )
     objective = checked_objective(maximize, minimize)
+    _refuse_another_quantity(objective, earlier)
     if space is None:
         raise UsageProblem(
             "a search without a space", "what varies", '--search "lr=log(1e-4,1e-1)" --trials 20'
@@ -137,7 +138,7 @@ def search(
     domains = parse_space(space)
     sampler = _one_of("sampler", sampler or was.get("sampler") or "tpe", SAMPLERS)
     pruner = _one_of("pruner", pruner or was.get("pruner") or "none", PRUNERS)
-    trials = checked_whole("trials", trials or was.get("trials") or TRIALS, 1)
+    trials = checked_whole("trials", was.get("trials", TRIALS) if trials is None else trials, 1)
     keep_weights = checked_whole("keep_weights", keep_weights, 0)
     settings = replace(
         checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm),
@@ -146,12 +147,13 @@ def search(
     )  # fmt: skip
     seed = was.get("seed") if seed is None else seed
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
-    taken = inherited(params, init_from, namespace)
-    base = {**_known_to(fn, taken.args), **dict(args or {})}
+    taken, before = _taken_again(earlier, params, init_from, namespace)
+    base = {**_known_to(fn, {**before, **taken.args}), **dict(args or {})}
     _refuse_unknown(fn, domains)
     wish = _Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
-        workers_per_trial=workers_per_trial, taken=taken, out=out, wanted=trials,
+        workers_per_trial=workers_per_trial, taken=taken, wanted=trials,
+        out=out or (earlier._manifest["out"] if earlier else ""), digest=earlier.digest if earlier else "",
         told={"sampler": sampler, "pruner": pruner, "trials": trials, "seed": options.seed,
               "space": " ".join(text_of(domain) for domain in domains)},
         pieces=tuple(text_of(domain) for domain in domains), judges=pruner != "none", keep_weights=keep_weights,
@@ -382,7 +384,7 @@ def _prepared(
         wanted=plan.planned, workers=options.workers,
         workers_per_trial=wish.workers_per_trial, worlds=wish.worlds, engine="" if alone else engine,
         sampler=wish.told.get("sampler", ""), pruner=wish.told.get("pruner", ""), space=wish.pieces,
-        started_s=time.time(), folder=about.folder, lines=(*about.lines, *_remarks(wish)),
+        started_s=time.time(), folder=about.folder, lines=(*about.lines, *_remarks(wish, captured.digest)),
     )  # fmt: skip
     whole = {
         **manifest, "kind": kind.kind, "status": "running", "quantity": wish.objective.quantity,
@@ -513,6 +515,30 @@ def _earlier(resume: str | None) -> Study | None:
             f"resume={resume}, which is under way", "a search that has ended", "%oblivious stop"
         )
     return found
+
+
+def _taken_again(
+    earlier: Study | None, params: Source | None, init_from: Source | None, namespace: Mapping[str, Any] | None
+) -> tuple[Inherited, dict[str, Any]]:
+    """What is taken from earlier runs, and the arguments of the search that goes on: as before, if nothing is said."""
+    if earlier is None:
+        return inherited(params, init_from, namespace), {}
+    lineage: dict[str, dict[str, Any]] = earlier._manifest.get("lineage") or {}
+    if init_from is None and "weights" in lineage:
+        init_from = lineage["weights"]["run"]
+    taken = inherited(params, init_from, namespace)
+    before = arguments_of(earlier.id, earlier._manifest)
+    return replace(taken, lineage={**lineage, **taken.lineage}), before
+
+
+def _refuse_another_quantity(objective: Objective, earlier: Study | None) -> None:
+    """Values of two quantities cannot be compared."""
+    if earlier is not None and objective.quantity != earlier.quantity:
+        raise UsageProblem(
+            f"--{objective.direction} {objective.quantity}",
+            f"{earlier.quantity}, with which this search began",
+            f"--{earlier.direction} {earlier.quantity}, or search anew",
+        )
 
 
 def _one_of(what: str, name: str, names: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,9 @@ DEFAULT_SEED = 0
 
 RESERVED = ("reporter", "hparams")
 """Parameters that are filled where the function runs rather than from the notebook."""
+
+LR_SCALES: dict[str, Callable[[int], float]] = {"none": lambda size: 1.0, "linear": float, "sqrt": math.sqrt}
+"""By what a learning rate is multiplied where the global batch is ``size`` times the code's."""
 
 
 @dataclass(frozen=True, slots=True)

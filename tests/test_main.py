@@ -118,8 +118,9 @@ def test_a_module_that_itself_misses_an_import_keeps_its_own_error(trainer: str)
 @pytest.mark.parametrize("text", ["lr", "lr=", "0=1", "act=relu", "lr=__import__('os')"])
 def test_an_argument_that_is_no_literal_is_refused_with_an_example(text: str) -> None:
     """Values are Python literals; nothing is evaluated."""
-    with pytest.raises(UsageProblem, match=r"expected name=value with a Python literal; do: --arg lr=0\.1"):
-        command_line.parse_argument(text)
+    said = r"expected name=value with a Python literal \(text in quotes\); do: --arg lr=0\.1"
+    with pytest.raises(UsageProblem, match=said):
+        command_line.argument_value(text)
 
 
 def test_a_wrong_request_is_exit_code_2(trainer: str, capsys: pytest.CaptureFixture[str]) -> None:

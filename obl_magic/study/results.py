@@ -254,10 +254,15 @@ class Study(_Results):
                 if key != "value"
             }
             rows.append(row)
-        frame = pd.DataFrame(
-            rows, columns=list(dict.fromkeys([*first, *names, *(c for r in rows for c in r)]))
-        )
-        return frame.astype({"value": "float64"})
+        columns = list(dict.fromkeys([*first, *names, *(c for r in rows for c in r)]))
+        frame = pd.DataFrame(rows, columns=columns)
+        types = {"number": "int64", "value": "float64", "duration_s": "float64"}
+        types |= {name: "object" for name in names if any(row[name] is None for row in rows)}
+        frame = frame.astype(types)
+        for name in names:  # pandas would make NaN of a None that is an option
+            if types.get(name) == "object":
+                frame[name] = pd.Series([row[name] for row in rows], dtype="object", index=frame.index)
+        return frame
 
     @property
     def best(self) -> TrialView:

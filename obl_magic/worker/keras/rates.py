@@ -8,16 +8,14 @@ callbacks read and set the learning rate they know.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from obl_magic.values import LR_SCALES
 from obl_magic.worker.keras.patching import Patches
-
-SCALES: dict[str, Callable[[int], float]] = {"none": lambda size: 1.0, "linear": float, "sqrt": math.sqrt}
 
 
 class ScaledRate:
@@ -29,7 +27,7 @@ class ScaledRate:
     """
 
     def __init__(self, scale: str, size: int, warmup_epochs: int) -> None:
-        self._full = SCALES[scale](size)
+        self._full = LR_SCALES[scale](size)
         self._warmup_epochs = warmup_epochs
         self._factor = tf.Variable(
             1.0 if warmup_epochs else self._full, trainable=False, name="obl_rate_factor"
