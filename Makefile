@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.obl_magic_installed
 WITHOUT_TENSORFLOW := import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow") is not None)
 
-.PHONY: setup demo test faults lint format bench doctor clean
+.PHONY: setup demo demos test faults lint format bench doctor clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -23,6 +23,12 @@ $(INSTALLED): setup.cfg
 
 demo: setup
 	$(PY) notebooks/execute.py notebooks/01_quickstart.ipynb $(BUILD)/01_quickstart.ipynb
+
+# All four, each followed by its tables: one function as a run, a search, an ablation, and the chain of them.
+demos: demo
+	for name in 02_search 03_ablation 04_chain; do \
+	  $(PY) notebooks/execute.py notebooks/$$name.ipynb $(BUILD)/$$name.ipynb || exit 1; \
+	done
 
 # Its last line is pytest's. Where CI is set a test that fails is run once more, and both outcomes are told: on a host that
 # stops its processors for seconds at a time a deadline may be missed, but hardly twice.

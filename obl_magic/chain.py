@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,19 @@ def _params_of(found: Run | TrialView | dict[str, Any]) -> dict[str, Any]:
     return arguments_of(found.id, found._manifest)
 
 
-def arguments_of(source: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(source: str, manifest: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
     """The arguments that a run or a study was called with, from its record.
 
     Args:
-        source: its id. manifest: its record.
+        source: its id. manifest: its record. but: arguments that are not wanted.
 
     Raises:
         UsageProblem: one of them is no literal, so that only its text is known.
     """
     args = {}
     for name, text in manifest["arguments"].items():
+        if name in but:
+            continue
         try:
             args[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -20,10 +20,10 @@ from obl_magic.chain import Source, inherited
 from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Ended, Launched, Note
-from obl_magic.interrupts import interrupts_held
+from obl_magic.interrupts import Presses, interrupts_held, interrupts_let_through
 from obl_magic.launched import LaunchedRun
 from obl_magic.leftovers import remove_leftovers
-from obl_magic.manifest import header_of, manifest_of
+from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.parity import ParityReport, report_of
 from obl_magic.payload import files
 from obl_magic.request import checked_options, checked_settings, engine_for
@@ -165,6 +165,7 @@ def launch(
         travels=workers is not None,
     )
     refuse_own_distribution(call.fn)
+    arguments = in_words(call.args)  # may take long: before interrupts are held
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else engine_for(options)
     with interrupts_held() as interrupted:
@@ -181,14 +182,15 @@ def launch(
             beat_s=beat_s(options),
             path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
         )  # fmt: skip
-        manifest = {**manifest_of(captured, options, job, header, capture_s), "lineage": dict(lineage or {})}
+        manifest = manifest_of(captured, options, arguments, header, capture_s)
+        manifest["lineage"] = dict(lineage or {})
         folder.write_bytes(folder.source, captured.source.encode())
         folder.write_json(folder.manifest, manifest)
         ledger = Ledger(folder)
         ledger.open()
         ledger.add(Launched(-1, header.started_s, workers))
         if workers is not None:
-            _write_down(job, folder, ledger)
+            _write_down(job, folder, ledger, interrupted)
         for text in notes:
             ledger.add(Note(-1, header.started_s, text, "resume"))
         shown = NoDisplay() if options.quiet else display or showing()
@@ -216,17 +218,21 @@ def launch(
     return this
 
 
-def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger) -> None:
+def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Presses) -> None:
     """Puts the job where rank 0 reads it.
 
     Raises:
         SetupProblem: there is no room for it. The run is then over, as failed.
+        KeyboardInterrupt: the user did not want to wait for it. The run is then over, as interrupted.
     """
     try:
-        files.save(job, folder, folder.job, own_modules())
-    except Exception as error:
-        ledger.add(Ended(-1, time.time(), "failed", str(error)))
+        with interrupts_let_through(interrupted):
+            files.save(job, folder, folder.job, own_modules())
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        ledger.add(Ended(-1, time.time(), status, str(error) or status))
         ledger.close()
+        folder.tidy()
         raise
     for buffer in job.buffers:  # on disk now, from where the ranks take them
         buffer.release()

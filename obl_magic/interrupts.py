@@ -37,3 +37,21 @@ def interrupts_held() -> Iterator[Presses]:
         yield came
     finally:
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
+@contextmanager
+def interrupts_let_through(came: Presses) -> Iterator[None]:
+    """Within :func:`interrupts_held`, raises an interrupt after all, also one that has come before.
+
+    For what may last and leaves nothing that has to be ended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if came:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        signal.signal(signal.SIGINT, held)

@@ -43,7 +43,7 @@ def wanted(ranks: int, engine: str, everyone: int | None = None) -> Wanted:
     program = [sys.executable, "-m", "obl_magic.worker"]
     argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
     env = mpi.environment(launcher, os.environ, ranks=everyone or ranks, cores=cores, engine=engine)
-    return Wanted(tuple(argv), env, Path.cwd(), ranks)
+    return Wanted(tuple(argv), env, Path.cwd(), ranks, engine)
 
 
 class LaunchedRun:

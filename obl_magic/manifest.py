@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.display.base import Header
 from obl_magic.kernel_process import this_process
 from obl_magic.rundir import RunDir
-from obl_magic.values import LR_SCALES, Captured, Job, Options
+from obl_magic.values import LR_SCALES, Captured, Options
 from obl_magic.world import mpi
 
 LARGE_BYTES = 100_000_000
@@ -67,9 +68,13 @@ def _short(path: Path) -> str:
 
 
 def manifest_of(
-    captured: Captured, options: Options, job: Job, header: Header, capture_s: float
+    captured: Captured, options: Options, arguments: dict[str, str], header: Header, capture_s: float
 ) -> dict[str, Any]:
-    """The record of a run: what ran, with what, where, and what it drags along; for ``run.json``."""
+    """The record of a run: what ran, with what, where, and what it drags along; for ``run.json``.
+
+    Args:
+        captured, options, header: of the run. arguments: as :func:`in_words` tells them. capture_s: how long it took.
+    """
     return {
         "id": header.run_id,
         "function": captured.name,
@@ -77,7 +82,7 @@ def manifest_of(
         "workers": options.workers,
         "engine": header.engine,
         "engine_reason": header.engine_reason,
-        "arguments": {name: _in_words(value) for name, value in job.args.items()},
+        "arguments": arguments,
         "provided": list(captured.provided),
         "seed": options.seed,
         "options": asdict(options),
@@ -89,10 +94,14 @@ def manifest_of(
     }
 
 
-def _in_words(value: Any) -> str:
-    """The ``repr`` of an argument, unless that would take megabytes."""
-    size = size_bytes(value, payload.dumps)
-    return repr(value) if size < LARGE_BYTES / 100 else f"<{type_name(value)}, {size / 1e6:.1f} MB>"
+def in_words(args: Mapping[str, Any]) -> dict[str, str]:
+    """The ``repr`` of each argument, unless that would take megabytes."""
+    words = {}
+    for name, value in args.items():
+        size = size_bytes(value, payload.dumps)
+        large = f"<{type_name(value)}, {size / 1e6:.1f} MB>"
+        words[name] = repr(value) if size < LARGE_BYTES / 100 else large
+    return words
 
 
 def _environment() -> dict[str, Any]:

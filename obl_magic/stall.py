@@ -34,6 +34,7 @@ def culprit(state: RunState, ranks: int, now_s: float) -> str:
     silent_s = max(SILENT_S, SILENT_SHARE * still_s(state, now_s))
     lowest = min((r.step for r in known.values() if r.state == "running"), default=0)
     causes: tuple[Callable[[RankState], bool], ...] = (
+        lambda r: r.state == "waiting" and not r.beat_s,
         lambda r: r.state == "waiting",
         lambda r: r.state == "running" and now_s - r.beat_s > silent_s,
         lambda r: r.state == "running" and not r.waits,
@@ -47,6 +48,11 @@ def culprit(state: RunState, ranks: int, now_s: float) -> str:
     others = [rank for rank in known if rank not in found]
     parts = [*_said(found, known, now_s, silent_s), *_said(others, known, now_s, silent_s)]
     return "; ".join(parts)
+
+
+def is_up(state: RunState, ranks: int) -> bool:
+    """Whether each of so many ranks has begun its job; what a launcher or a rank said before that does not count."""
+    return sum(rank.pid > 0 for rank in state.ranks.values()) == ranks
 
 
 def one_waits_for_another(state: RunState) -> bool:
@@ -75,7 +81,7 @@ def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float, silen
 def _what(rank: RankState, since_s: float, silent_s: float) -> str:
     place = (f" at {rank.where}" if rank.where else "") + (f" after step {rank.step}" if rank.step else "")
     if rank.state == "waiting":
-        return "did not come up"
+        return "waiting for the others to come up" if rank.beat_s else "did not come up"
     if rank.state != "running":
         return "returned" if rank.state == "returned" else "failed"
     if since_s > silent_s:

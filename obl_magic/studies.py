@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from obl_magic.errors import RunTimedOut, UsageProblem
 from obl_magic.interrupts import Presses, interrupts_held
 from obl_magic.launched import wanted
 from obl_magic.leftovers import remove_leftovers
-from obl_magic.manifest import header_of, manifest_of
+from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.payload import files
 from obl_magic.plan.ablation import Ablation
 from obl_magic.plan.base import Plan
@@ -147,19 +147,21 @@ def search(
     )  # fmt: skip
     seed = was.get("seed") if seed is None else seed
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
-    taken, before = _taken_again(earlier, params, init_from, namespace)
+    taken, before = _taken_again(earlier, params, init_from, namespace, args or ())
     base = {**_known_to(fn, {**before, **taken.args}), **dict(args or {})}
     _refuse_unknown(fn, domains)
     wish = _Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
         workers_per_trial=workers_per_trial, taken=taken, wanted=trials,
-        out=out or (earlier._manifest["out"] if earlier else ""), digest=earlier.digest if earlier else "",
+        out=out or (earlier._manifest["out"] if earlier else ""),
         told={"sampler": sampler, "pruner": pruner, "trials": trials, "seed": options.seed,
               "space": " ".join(text_of(domain) for domain in domains)},
         pieces=tuple(text_of(domain) for domain in domains), judges=pruner != "none", keep_weights=keep_weights,
     )  # fmt: skip
 
     def plan(captured: Captured) -> MakePlan:
+        if earlier is not None and earlier.digest != captured.digest:
+            wish.remarks.append(f"the function is not that of the earlier trials (sha256 {earlier.digest[:12]})")
         return lambda folder, worlds: Search(
             domains, trials=trials, direction=objective.direction, sampler=sampler, pruner=pruner,
             seed=options.seed, journal=folder.journal, study_name=folder.id, at_once=worlds,
@@ -372,7 +374,7 @@ def _prepared(
     alone = options.workers is None or wish.workers_per_trial == 1
     job = _job(wish, captured, folder.path, "alone" if alone else engine)
     about: Header = header_of(captured, trial_options, engine, reason, folder.shared)
-    manifest = manifest_of(captured, trial_options, job, about, capture_s)
+    manifest = manifest_of(captured, trial_options, in_words(job.args), about, capture_s)
     if options.workers is not None:
         files.save(job, folder.shared, folder.shared.job, own_modules())
         for buffer in job.buffers:  # on disk now, from where the ranks take them
@@ -384,7 +386,7 @@ def _prepared(
         wanted=plan.planned, workers=options.workers,
         workers_per_trial=wish.workers_per_trial, worlds=wish.worlds, engine="" if alone else engine,
         sampler=wish.told.get("sampler", ""), pruner=wish.told.get("pruner", ""), space=wish.pieces,
-        started_s=time.time(), folder=about.folder, lines=(*about.lines, *_remarks(wish, captured.digest)),
+        started_s=time.time(), folder=about.folder, lines=(*about.lines, *_remarks(wish)),
     )  # fmt: skip
     whole = {
         **manifest, "kind": kind.kind, "status": "running", "quantity": wish.objective.quantity,
@@ -416,7 +418,7 @@ def _see_to_its_end(
 ) -> BaseException | None:
     """Shows a study in worlds until it has ended; what is to be raised."""
     while not driver.wait(SHOW_EVERY_S):
-        shown.update(study._shown())
+        _show(study, shown)
     return _ended(driver, study, shown, stopping)
 
 
@@ -428,7 +430,7 @@ def _in_this_process(
 
     def show() -> None:
         while not over.wait(SHOW_EVERY_S):
-            shown.update(study._shown())
+            _show(study, shown)
 
     showing = threading.Thread(target=show, name="obl-show", daemon=True)
     showing.start()
@@ -439,6 +441,11 @@ def _in_this_process(
         over.set()
         showing.join()
     return _ended(driver, study, shown, stopping)
+
+
+def _show(study: Study | AblationResult, shown: StudyDisplay) -> None:
+    with contextlib.suppress(Exception):  # what cannot be drawn costs no trial; the still will say why
+        shown.update(study._shown())
 
 
 def _ended(
@@ -518,8 +525,9 @@ def _earlier(resume: str | None) -> Study | None:
 
 
 def _taken_again(
-    earlier: Study | None, params: Source | None, init_from: Source | None, namespace: Mapping[str, Any] | None
-) -> tuple[Inherited, dict[str, Any]]:
+    earlier: Study | None, params: Source | None, init_from: Source | None, namespace: Mapping[str, Any] | None,
+    given: Collection[str],
+) -> tuple[Inherited, dict[str, Any]]:  # fmt: skip
     """What is taken from earlier runs, and the arguments of the search that goes on: as before, if nothing is said."""
     if earlier is None:
         return inherited(params, init_from, namespace), {}
@@ -527,7 +535,7 @@ def _taken_again(
     if init_from is None and "weights" in lineage:
         init_from = lineage["weights"]["run"]
     taken = inherited(params, init_from, namespace)
-    before = arguments_of(earlier.id, earlier._manifest)
+    before = arguments_of(earlier.id, earlier._manifest, given)
     return replace(taken, lineage={**lineage, **taken.lineage}), before
 
 

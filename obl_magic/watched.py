@@ -121,10 +121,12 @@ class Watched:
         """Why the run is ended for want of progress; "" while it need not be."""
         state, now = self._ledger.state, time.time()
         limit, still = self._options.stall_timeout_s, stall.still_s(state, now)
-        if len(state.ranks) < self._ranks:
+        if not stall.is_up(state, self._ranks):
             limit = None if limit is None else max(limit, COMING_UP_S)
         if limit is not None and still > limit:
             said = f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}"
+            if not any(rank.pid for rank in state.ranks.values()):  # nobody who could write stacks
+                return said
             self._world.dump(rank.pid for rank in state.ranks.values())
             time.sleep(DUMPING_S)
             return f"{said}; all stacks: {self._ledger.folder.path}{os.sep}stacks-*.txt"

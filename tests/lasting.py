@@ -85,3 +85,63 @@ def saves_when_interrupted():
 def raises_always():
     """Fails the same way in every world."""
     raise OSError("no such luck")
+
+
+def _say_now():
+    print("now", time.time(), flush=True)
+
+
+def alone_in_a_reduction():
+    """Rank 0 takes a training step that rank 1 never comes to."""
+    import keras
+    import numpy as np
+
+    class Stays(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2 and _rank() == 1:
+                time.sleep(600)
+            if batch == 2:
+                _say_now()
+
+    x = np.ones((64, 4), "float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], batch_size=8, verbose=0, callbacks=[Stays()])
+
+
+def computes_in_c():
+    """All ranks are in one operation of TensorFlow's that takes for ever."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal([1500, 1500])
+
+    @tf.function
+    def long():
+        return tf.while_loop(lambda i, m: i < 10**9, lambda i, m: (i + 1, tf.tanh(m @ matrix)), (0, matrix))
+
+    _say_now()
+    long()
+
+
+def forks_and_waits():
+    """Each rank waits for a child that heeds no signal."""
+    import subprocess
+    import sys
+
+    deaf = "import signal as s, time; s.signal(s.SIGINT, s.SIG_IGN); s.signal(s.SIGTERM, s.SIG_IGN); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
+    _say_now()
+    child.wait()
+
+
+def imports_for_ever():
+    """Each rank imports a module that never ends."""
+    import sys
+    import tempfile
+
+    folder = tempfile.mkdtemp(dir=".")
+    Path(folder, "endless.py").write_text(
+        "import time\nprint('now', time.time(), flush=True)\ntime.sleep(600)\n"
+    )
+    sys.path.insert(0, folder)
+    __import__("endless")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lasting
@@ -125,3 +129,76 @@ def test_a_run_that_kept_nothing_cannot_be_gone_on_with(home: Path) -> None:
     with pytest.raises(UsageProblem, match=r"got resume=.* \(a run that has kept no epoch\)"):
         obl_magic.run(lasting.raises_always, workers=1, resume=caught.value.run.id, quiet=True)
     assert len(list((home / "runs").iterdir())) == 1
+
+
+class Slow:
+    """Takes long to pickle, and sends an interrupt meanwhile."""
+
+    pickled = 0
+
+    def __init__(self, nth: int) -> None:
+        self.nth = nth
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        type(self).pickled += 1
+        if type(self).pickled == self.nth:
+            os.kill(os.getpid(), signal.SIGINT)
+            never = threading.Event()
+            assert not never.wait(20), "the interrupt was held back"
+        return int, (self.nth,)
+
+
+def gives_back(value: object = None) -> object:
+    """Returns what it was given."""
+    return value
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3], ids=["captured", "described", "written down"])
+def test_an_interrupt_while_a_large_argument_is_pickled_is_one_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Before anything is started; a run whose folder was there already is over, as interrupted."""
+    monkeypatch.setattr(Slow, "pickled", 0)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        obl_magic.run(gives_back, workers=2, engine="mpi", args={"value": Slow(nth)}, quiet=True)
+    assert Slow.pickled == nth
+    assert time.monotonic() - began < 5
+    assert [obl_magic.Run.open(folder.name).status for folder in (home / "runs").glob("*")] in (
+        [], ["interrupted"],
+    )  # fmt: skip
+
+
+def interrupt_when(line: str, home: Path) -> threading.Thread:
+    """Interrupts this process as soon as rank 0 of its only run has printed ``line``."""
+
+    def look() -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if any(line in log.read_text() for log in (home / "runs").glob("*/rank-0.log")):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lasting.alone_in_a_reduction, lasting.computes_in_c, lasting.forks_and_waits, lasting.imports_for_ever],
+)
+def test_an_interrupt_ends_a_run_wherever_its_ranks_are(
+    home: Path, engine: str, function: Callable[[], None]
+) -> None:
+    """In a collective whose other rank never comes, in TensorFlow's C code, in a child, in an import."""
+    thread = interrupt_when("now", home)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        obl_magic.run(function, workers=2, engine=engine, quiet=True, timeout=120)
+    thread.join()
+    run = caught.value.run  # type: ignore[attr-defined]
+    assert run.status == "interrupted"
+    assert time.time() - run._ledger.state.ended_s < 1
+    said_s = float(run.logs(0).split("now ")[1].split()[0])
+    assert run._ledger.state.ended_s - said_s < 5

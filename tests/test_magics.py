@@ -534,6 +534,26 @@ def test_no_worker_survives_its_kernel(tmp_path: Path, waiting: str) -> None:
         assert gone(workers, within_s=5)
 
 
+@pytest.mark.parametrize("options", [TWO, f"{TWO} --background"], ids=["cell under way", "background"])
+def test_a_restarted_kernel_leaves_no_worker_and_works_again(tmp_path: Path, options: str) -> None:
+    """As Kernel ▸ Restart does it: gone within 5 s, and the next cell has a world of its own."""
+    scratch = {"TMPDIR": str(tmp_path), "OMPI_MCA_btl_sm_backing_directory": str(tmp_path)}
+    with Kernel(tmp_path, {"OBLIVIOUS_HOME": str(tmp_path), **scratch}) as kernel:
+        kernel.run("%load_ext obl_magic")
+        code = magic(f"{options} --out run", WAITS.format("time.sleep(600)"))
+        kernel.finish(kernel.start(code), until=is_waiting)
+        if "--background" in options:
+            kernel.run("while 'waiting' not in run.logs(1):\n    run.wait(0.01)")
+        workers = kernel.children()
+        assert len(workers) >= 3
+        kernel._manager.restart_kernel()
+        assert gone(workers, within_s=5)
+        kernel._client.wait_for_ready(timeout=60)
+        kernel.run("%load_ext obl_magic")
+        succeed(kernel, magic(f"{TWO} --out run", "def train():\n    return 'again'"))
+        assert kernel.value("run.values") == "['again', 'again']"
+
+
 # What is shown
 
 
@@ -764,7 +784,9 @@ def test_a_world_stands_by_for_the_next_cell(home: Path) -> None:
         said = succeed(kernel, "%oblivious standby -w 2 --engine mpi").result
         assert said == "2 ranks will stand by for the next cell with -w 2 (mpi)"
         launcher = {child.pid for child in kernel.process.children()}
-        kernel.run("import obl_magic.world.standby as standby\nworld = standby.STANDBY._waiting.world.pid")
+        kernel.run(
+            "import obl_magic.world.standby as standby\nworld = standby.STANDBY._waiting.channel.world.pid"
+        )
         assert int(kernel.value("world")) in launcher
         succeed(kernel, magic(f"{TWO} --out run", "def train():\n    import os\n    return os.getppid()"))
         assert int(kernel.value("run.value")) == int(kernel.value("world"))
@@ -777,6 +799,32 @@ def test_a_world_stands_by_for_the_next_cell(home: Path) -> None:
         left = kernel.children()
         kernel.kill()
         assert not psutil.wait_procs(left, timeout=5)[1]
+
+
+def test_runs_of_two_kernels_at_once_both_succeed(tmp_path: Path) -> None:
+    """Beside one notebook, in one home: each rank waits until the other kernel's ranks are there too."""
+    body = (
+        "import glob, os, time\nimport numpy as np\nimport keras\ndef train():\n"
+        "    from mpi4py import MPI\n"
+        "    open(f'here-{mine}-{MPI.COMM_WORLD.rank}', 'w').close()\n"
+        "    while len(glob.glob('here-*')) < 4:\n        time.sleep(0.01)\n"
+        "    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        "    model.compile('sgd', 'mse')\n"
+        "    x = np.full((8, 2), mine, 'float32')\n"
+        "    model.fit(x, x[:, :1], batch_size=4, verbose=0)\n"
+        "    return mine\n"
+    )
+    home = {"OBLIVIOUS_HOME": str(tmp_path)}
+    with Kernel(tmp_path, home) as one, Kernel(tmp_path, home) as two:
+        for mine, kernel in enumerate((one, two)):
+            kernel.run(f"%load_ext obl_magic\nmine = {mine}")
+        sent = [kernel.start(magic("--workers 2 --out run", body)) for kernel in (one, two)]
+        cells = [kernel.finish(each) for kernel, each in zip((one, two), sent, strict=True)]
+        assert [cell.traceback for cell in cells] == ["", ""]
+        for mine, kernel in enumerate((one, two)):
+            assert kernel.value("run.values, run.status") == str(([mine, mine], "succeeded"))
+            assert kernel.children() == []
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_doctor_says_what_works_here(kernel: Kernel) -> None:

@@ -153,6 +153,6 @@ def in_worlds(
     for number in range(worlds):
         env = {**want.env, STAYS: "1", BESIDE: f"{number * ranks}/{worlds * ranks}"}
         if imports_keras:
-            env[STANDS_BY] = "1"
+            env[STANDS_BY] = want.engine if ranks > 1 else "alone"
         seats.append(WorldSeat(replace(want, env=env), job, ranks, options, stopping))
     return seats

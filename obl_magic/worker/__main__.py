@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from obl_magic.events.event import Asks, Started
+from obl_magic.events.event import Asks, Heartbeat, Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
 from obl_magic.worker import execute, heart, ranks
-from obl_magic.worker.collectives import Connections
+from obl_magic.worker.collectives import ENGINES, Connections
 from obl_magic.worker.frameworks import on_import, uses_keras
 from obl_magic.worker.orders import Orders
 from obl_magic.worker.receive import Inbox
@@ -43,14 +43,16 @@ def main() -> None:
     streams = TakenStreams(me.rank)
     faulthandler.enable(file=streams.raw_stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    streams.pipe.emit(Heartbeat(me.rank, time.time(), 0, "", waits=True))  # before it waits for the others
     placed = ranks.beside_others(me)
     ranks.pin_gpu(placed)
     ranks.pin_cores(placed)
     threads = int(os.environ.get("OBL_THREADS", "0"))
     _set_threads_when_asked(threads)
-    if os.environ.pop(ranks.STANDS_BY, ""):
+    if engine := os.environ.pop(ranks.STANDS_BY, ""):
         with streams.starting(), contextlib.suppress(ImportError):
-            importlib.import_module("keras")
+            for module in ("keras", "obl_magic.worker.keras.adapter", ENGINES[engine]):
+                importlib.import_module(module)
     stays = bool(os.environ.pop(ranks.STAYS, ""))
     orders = Orders(sys.stdin)
     if me.rank == 0:

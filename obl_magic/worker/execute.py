@@ -253,10 +253,11 @@ def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed
 
 def _unsendable(value: Any, error: Exception) -> TypeError:
     said = " ".join(str(error).split())
-    return TypeError(
+    refused = TypeError(
         f"the function returned a {type(value).__qualname__}, which cannot be sent back: {said}; "
         "do: return numbers, arrays, a dict of them, or a Keras model (for a subclassed model: model.get_weights())"
     )
+    return refused.with_traceback(tracebacks.in_users_code(error.__traceback__))
 
 
 def _seed(seed: int) -> None:

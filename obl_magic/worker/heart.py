@@ -123,7 +123,7 @@ class Heart:
         """The deepest of the user's lines of a stack: of a cell, or of a file that is no library's."""
         for each in _outwards(frame):
             file = each.f_code.co_filename
-            if label := self._labels.get(file) or (_is_users(file) and os.path.basename(file)):
+            if label := self._labels.get(file) or (is_users(file) and os.path.basename(file)):
                 return f"{label}, line {each.f_lineno}"
         return ""
 
@@ -151,7 +151,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether code in a file of this name is the user's own, rather than a library's."""
     return not file.startswith(_LIBRARIES) and "__autograph_generated" not in file
 
 

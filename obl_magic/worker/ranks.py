@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 STANDS_BY = "OBL_STANDBY"
-"""Set in the environment of a rank that imports its frameworks before it has a job."""
+"""Names the engine in the environment of a rank that imports its frameworks before it has a job."""
 
 STAYS = "OBL_STAYS"
 """Set in the environment of a rank that takes one job after another."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from obl_magic.values import CellSource
+from obl_magic.worker.heart import is_users
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -39,6 +40,13 @@ def one_line(error: BaseException) -> str:
     except Exception:
         said = "<exception str() failed>"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def in_users_code(tb: TracebackType | None) -> TracebackType | None:
+    """A traceback from the first line of the user's own on; None where there is none."""
+    while tb is not None and not is_users(tb.tb_frame.f_code.co_filename):
+        tb = tb.tb_next
+    return tb
 
 
 def _from_users_code(tb: TracebackType | None) -> TracebackType | None:

@@ -142,8 +142,9 @@ class World:
             self._kill_ranks()
             self._launcher.kill()
             self._launcher.wait()
-            for folder in session_folders(self._launcher.pid):
-                shutil.rmtree(folder, ignore_errors=True)
+        # Open MPI leaves them behind also when a rank goes while the others connect to it.
+        for folder in session_folders(self._launcher.pid):
+            shutil.rmtree(folder, ignore_errors=True)
         self._kill_orphans()
         deadline = time.monotonic() + 2
         while any(_lives(process) for process in self._seen.values()) and time.monotonic() < deadline:

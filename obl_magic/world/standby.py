@@ -32,12 +32,14 @@ class Wanted:
 
     Attributes:
         argv: the launcher's command line. env: its environment. cwd: working folder. ranks: how many.
+        engine: their collectives.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
     ranks: int
+    engine: str
 
 
 class Standby:
@@ -68,7 +70,7 @@ class Standby:
         if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
             return False
         try:
-            env = {**wanted.env, STANDS_BY: "1"}
+            env = {**wanted.env, STANDS_BY: wanted.engine}
             waiting = _Waiting(wanted, Channel(wanted.argv, env, wanted.cwd))
         except SetupProblem:  # the next run will say so itself
             return False

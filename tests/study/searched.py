@@ -60,6 +60,24 @@ def falls(x=0, how="raises", folder="."):
     return {"loss": float(x), "pid": os.getpid()}
 
 
+def one_of_two_raises(x=0):
+    """Rank 1 raises where ``x`` is 1, while rank 0 waits for it."""
+    comm = world()
+    if x == 1 and comm.rank == 1:
+        raise ValueError("on rank 1")
+    comm.barrier()
+    return {"loss": float(x)}
+
+
+def one_is_slow(x=0, folder="."):
+    """The first call returns at once, all others take long."""
+    try:
+        Path(folder, "first").touch(exist_ok=False)
+    except FileExistsError:
+        threading.Event().wait(60)
+    return {"loss": float(x), "pid": os.getpid()}
+
+
 def waits_for_ever(x=0, folder=".", at=3):
     """Is quick, but at the n-th call; there it writes a file and waits."""
     number = len(list(Path(folder).glob("call-*")))

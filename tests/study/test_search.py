@@ -405,7 +405,7 @@ def test_a_study_is_found_again_and_is_the_same(home: Path, name: str) -> None:
     assert (again.id, again.status, again.best.number) == (study.id, "succeeded", study.best.number)
     assert again.best.run.metrics.equals(study.best.run.metrics)
     assert again.importances == study.importances
-    assert repr(again).splitlines()[1:3] == repr(study).splitlines()[1:3]
+    assert repr(again).splitlines()[2:] == repr(study).splitlines()[2:]
     assert again.wait() is again
     again.stop()
 
@@ -469,24 +469,9 @@ def test_a_deadline_ends_the_search_and_keeps_what_there_is(home: Path) -> None:
 # Interrupts and going on
 
 
-def interrupted_at(number: int, then: Callable[[], None]) -> Any:
-    """A function whose n-th call interrupts this process."""
-    calls = iter(range(1000))
-
-    def presses(x: float = 0.0) -> float:
-        if next(calls) == number:
-            then()
-        return x
-
-    return presses
-
-
 def test_an_interrupt_keeps_finished_trials_and_resume_goes_on_without_repeating_one(home: Path) -> None:
     """In this process; the interrupted one does not count, and the search ends as the uninterrupted one did."""
     whole = search(bowl, sampler="random", seed=6, trials=6).trials
-
-    def presses() -> None:
-        signal.raise_signal(signal.SIGINT)
 
     def presses_once(x: float = 0.0, y: float = 0.0) -> dict[str, float]:
         if len(list(home.glob("pressed"))) == 0 and len(calls) == 3:
@@ -528,6 +513,66 @@ def test_going_on_with_another_search_is_refused_and_leaves_it_as_it_was(home: P
     again = open_results("mine")
     assert (again.status, len(again.trials)) == ("succeeded", 2)
     assert first.trials.equals(again.trials)
+
+
+def test_what_is_not_said_is_as_it_was(home: Path) -> None:
+    """Arguments, seed, sampler, name; what is said goes before, and need not be a literal before either."""
+
+    def asks(x: float = 0.0, y: Any = 1.0, z: int = 0) -> dict[str, float]:
+        return {"loss": x, "y": float(y), "z": z}
+
+    import numpy as np
+
+    search(asks, args={"y": np.float32(5), "z": 2}, trials=2, sampler="random", seed=9, out="mine")
+    with pytest.raises(UsageProblem, match=r"whose argument y is np.float32\(5.0\); expected arguments that are Python"):
+        obl_magic.search(asks, resume="mine", trials=3, quiet=True)
+    study = obl_magic.search(asks, resume="mine", trials=4, args={"y": 6.0}, quiet=True)
+    assert study.trials.z.tolist() == [2] * 4
+    assert study.trials.y.tolist() == [5, 5, 6, 6]
+    assert [run.seed for run in study.runs] == [9, 10, 11, 12]
+
+
+def test_going_on_with_another_function_is_said(home: Path) -> None:
+    """The earlier trials are not what it computes."""
+    first = search(bowl, trials=1, out="mine")
+
+    def other(x: float = 0.0) -> dict[str, float]:
+        return {"loss": x}
+
+    study = obl_magic.search(other, resume="mine", trials=2, quiet=True)
+    assert f"the function is not that of the earlier trials (sha256 {first.digest[:12]})" in study._header.lines
+    assert "earlier trials" not in str(obl_magic.search(other, resume="mine", trials=3, quiet=True)._header.lines)
+
+
+def test_going_on_with_another_quantity_is_refused(home: Path) -> None:
+    """Its values are not those of the earlier trials."""
+    search(bowl, trials=1, out="mine")
+    with pytest.raises(UsageProblem) as caught:
+        search(bowl, resume="mine", minimize="lost")
+    assert str(caught.value) == (
+        "got --minimize lost; expected loss, with which this search began; do: --minimize loss, or search anew"
+    )
+
+
+def test_a_display_that_breaks_costs_no_trial(home: Path) -> None:
+    """Whatever it raises."""
+
+    class Breaks:
+        def begin(self, header: Any) -> None:
+            pass
+
+        def update(self, state: Any) -> None:
+            raise RuntimeError("cannot draw")
+
+        def end(self, state: Any) -> None:
+            pass
+
+    def slow(x: float = 0.0) -> float:
+        threading.Event().wait(0.3)
+        return x
+
+    study = obl_magic.search(slow, "x=float(0,1)", minimize="value", trials=2, display=Breaks())
+    assert study.trials.status.tolist() == ["succeeded"] * 2
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def cpu_s(pids: list[int]) -> float:
 def ranks_of(waiting: Standby, how_many: int) -> list[int]:
     """The ranks' process ids, as soon as they have imported their frameworks and wait."""
     assert waiting._waiting is not None
-    launcher = psutil.Process(waiting._waiting.world.pid)
+    launcher = psutil.Process(waiting._waiting.channel.world.pid)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         pids = [p.pid for p in launcher.children(recursive=True) if "obl_magic.worker" in p.cmdline()]
@@ -79,7 +79,7 @@ def test_a_stale_one_is_replaced_and_not_used(
     """Another environment, working folder, size or engine is another world; the old one is gone."""
     assert STANDBY.prepare(wanted(2, "mpi"))
     assert STANDBY._waiting is not None
-    world = STANDBY._waiting.world
+    world = STANDBY._waiting.channel.world
     size, engine = 2, "mpi"
     if what == "environment":
         monkeypatch.setenv("LEARNING_RATE", "0.1")
@@ -90,7 +90,7 @@ def test_a_stale_one_is_replaced_and_not_used(
         size = 1
     else:
         engine = "horovod"
-    taken = STANDBY.take(wanted(size, engine), lambda line: None, lambda line: None)
+    taken = STANDBY.take(wanted(size, engine))
     assert taken is None
     assert world.exit_code is not None
     assert STANDBY.ranks == 0
@@ -100,8 +100,8 @@ def test_one_that_died_while_it_waited_is_not_used(home: Path) -> None:
     """The run starts a world of its own."""
     assert STANDBY.prepare(wanted(1, "mpi"))
     assert STANDBY._waiting is not None
-    psutil.Process(STANDBY._waiting.world.pid).kill()
-    assert STANDBY._waiting.world.wait(10)
+    psutil.Process(STANDBY._waiting.channel.world.pid).kill()
+    assert STANDBY._waiting.channel.world.wait(10)
     run = obl_magic.run(pid_and_time, workers=1, engine="mpi", quiet=True)
     assert run.status == "succeeded"
 
@@ -111,7 +111,7 @@ def test_one_that_nobody_takes_is_dropped(home: Path) -> None:
     waiting = Standby(idle_s=0.5)
     assert waiting.prepare(wanted(1, "mpi"))
     assert waiting._waiting is not None
-    world = waiting._waiting.world
+    world = waiting._waiting.channel.world
     assert world.wait(30)
     assert waiting.ranks == 0
 

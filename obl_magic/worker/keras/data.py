@@ -190,7 +190,8 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
 
     everything = tf.data.Dataset.from_tensors(inputs).repeat()
     numbers = _indices(adapter, dataset)
-    shards = tf.data.Dataset.zip((numbers, everything)).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    as_it_is = tf.autograph.experimental.do_not_convert(gather)  # no tensor decides in it: saves 100 ms
+    shards = tf.data.Dataset.zip((numbers, everything)).map(as_it_is, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     if adapter._shuffle:
