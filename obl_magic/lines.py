@@ -91,11 +91,12 @@ def _row_of_a_study(folder: Any) -> dict[str, Any]:
     study = open_results(folder)
     told = study._manifest
     ended_s, began_s = told.get("ended_s"), told["header"]["started_s"]
+    engine = told["header"]["engine"] or ("alone" if told["workers"] else "inline")
     return {
         "run": study.id, "function": f"{told['function']} ({study.kind}, {len(study._all)} trials)",
-        "status": study.status, "workers": told["workers"] or "here", "engine": told["engine"],
-        "total_s": ended_s - began_s if ended_s else None, "started": _when(began_s), "digest": study.digest[:12],
-        "from": _origin(told),
+        "status": study.status, "workers": told["workers"] or "here", "engine": engine,
+        "total_s": ended_s - began_s if ended_s else None, "started": _when(told["began_s"]),
+        "digest": study.digest[:12], "from": _origin(told),
     }  # fmt: skip
 
 
@@ -104,12 +105,11 @@ def _when(unix_s: float) -> str:
 
 
 def _origin(manifest: Mapping[str, Any]) -> str:
-    """Which study or run gave a run its parameters and its weights."""
-    said = []
+    """Which run gave a run its parameters and its weights; a trial's id begins with its search's."""
+    given: dict[str, list[str]] = {}
     for what, source in (manifest.get("lineage") or {}).items():
-        of = f"trial {source['trial']} of {source['study']}" if source["study"] else source["run"]
-        said.append(f"{what}: {of}")
-    return "; ".join(said)
+        given.setdefault(str(source["run"] or "a dict"), []).append(what)
+    return "; ".join(f"{' + '.join(whats)}: {run}" for run, whats in given.items())
 
 
 def doctor_table() -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import json
 import shutil
 import sys
 import threading
@@ -29,6 +30,7 @@ from obl_magic.launched import wanted
 from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.payload import files
+from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
 from obl_magic.plan.base import Plan
 from obl_magic.request import checked_options, checked_settings, checked_whole, engine_for
@@ -38,7 +40,7 @@ from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.driver import Asked, Driver
 from obl_magic.study.objective import Objective, checked_objective
-from obl_magic.study.record import Records
+from obl_magic.study.record import Records, read
 from obl_magic.study.results import AblationResult, Study, open_results
 from obl_magic.study.seats import KernelSeat, Seat, in_worlds
 from obl_magic.values import RESERVED, Captured, CellSource, Job, Options
@@ -161,7 +163,9 @@ def search(
 
     def plan(captured: Captured) -> MakePlan:
         if earlier is not None and earlier.digest != captured.digest:
-            wish.remarks.append(f"the function is not that of the earlier trials (sha256 {earlier.digest[:12]})")
+            wish.remarks.append(
+                f"the function is not that of the earlier trials (sha256 {earlier.digest[:12]})"
+            )
         return lambda folder, worlds: Search(
             domains, trials=trials, direction=objective.direction, sampler=sampler, pruner=pruner,
             seed=options.seed, journal=folder.journal, study_name=folder.id, at_once=worlds,
@@ -237,7 +241,7 @@ def ablate(
     wish = _Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
         workers_per_trial=workers_per_trial, taken=taken, out=out,
-        told={"repeats": repeats, "seed": options.seed}, pieces=tuple(f"{each.kind} {each.text}" for each in asked),
+        told={"repeats": repeats, "seed": options.seed}, pieces=_as_written(asked),
         ablates=True, models=models, repeats=repeats,
     )  # fmt: skip
 
@@ -380,19 +384,20 @@ def _prepared(
         for buffer in job.buffers:  # on disk now, from where the ranks take them
             buffer.release()
     folder.shared.write_bytes(folder.shared.source, captured.source.encode())
+    began_s, spent_s = _sessions_before(folder)
     told = StudyHeader(
         study_id=folder.id, kind=kind.kind, function=captured.name, digest=captured.digest,
         quantity=wish.objective.quantity, direction=wish.objective.direction,
         wanted=plan.planned, workers=options.workers,
         workers_per_trial=wish.workers_per_trial, worlds=wish.worlds, engine="" if alone else engine,
         sampler=wish.told.get("sampler", ""), pruner=wish.told.get("pruner", ""), space=wish.pieces,
-        started_s=time.time(), folder=about.folder, lines=(*about.lines, *_remarks(wish)),
+        started_s=time.time() - spent_s, folder=about.folder, lines=(*about.lines, *_remarks(wish)),
     )  # fmt: skip
     whole = {
         **manifest, "kind": kind.kind, "status": "running", "quantity": wish.objective.quantity,
         "direction": wish.objective.direction, "asked": wish.told, "repeats": wish.repeats, "out": wish.out,
         "lineage": wish.taken.lineage, "workers": options.workers, "workers_per_trial": wish.workers_per_trial,
-        "run_header": manifest["header"], "header": asdict(told),
+        "run_header": manifest["header"], "header": asdict(told), "began_s": began_s,
     }  # fmt: skip
     folder.shared.write_json(folder.manifest, whole)
     shared = {**manifest, "captured": [], "lineage": wish.taken.lineage}
@@ -497,6 +502,24 @@ def _check_seats(wish: _Wish, background: bool) -> None:
             "at least as many ranks as one trial takes",
             f"workers={each}",
         )
+
+
+def _sessions_before(folder: rundir.StudyDir) -> tuple[float, float]:
+    """(Unix time in seconds at which a study first began, seconds that its earlier sessions took)."""
+    if not folder.manifest.is_file():
+        return time.time(), 0.0
+    before = json.loads(folder.manifest.read_text())
+    ends = [record.ended_s for record in read(folder.rows)]
+    ended_s = before.get("ended_s") or max(ends, default=before["header"]["started_s"])
+    return before["began_s"], max(0.0, ended_s - before["header"]["started_s"])
+
+
+def _as_written(asked: Sequence[Component]) -> tuple[str, ...]:
+    """An ablation's spec, by kind."""
+    kinds: dict[str, list[str]] = {}
+    for each in asked:
+        kinds.setdefault(each.kind, []).append(each.text)
+    return tuple(f"{kind}s={','.join(texts)}" for kind, texts in kinds.items())
 
 
 def _remarks(wish: _Wish) -> list[str]:
@@ -608,12 +631,13 @@ def _needed(asked: Sequence[Component], fn: Callable[..., Any], arguments: Mappi
     Raises:
         UsageProblem: the function does not use the one that is needed.
     """
-    reach = {name for name in FUNCTIONS.values() if name in arguments or name in _globals_used(fn)}
+    names = getattr(fn, "__globals__", {})
+    reach = {name for name in FUNCTIONS.values() if name in arguments or name in names}
     needed = set()
     for each in asked:
         name = FUNCTIONS.get(each.kind)
-        if each.kind == "group":
-            needed |= {"model_fn"} & reach or {"dataset_fn"} & reach
+        if each.kind == "group":  # of layers or of features, which only both can tell
+            needed |= {name for name in reach if name in arguments or name in _names_used(fn)} or reach
         if name is None:
             continue
         if name not in reach:
@@ -626,6 +650,14 @@ def _needed(asked: Sequence[Component], fn: Callable[..., Any], arguments: Mappi
     return needed
 
 
-def _globals_used(fn: Callable[..., Any]) -> set[str]:
-    """Global names that exist where the function, or what it calls, could find them."""
-    return set(getattr(fn, "__globals__", {}))
+def _names_used(fn: Callable[..., Any]) -> set[str]:
+    """The names outside it that a function uses, and the functions of the same notebook that it reaches."""
+    names: Mapping[str, Any] = getattr(fn, "__globals__", {})
+    used: set[str] = set()
+    waiting: list[Any] = [fn]
+    while waiting:
+        code = getattr(waiting.pop(), "__code__", None)
+        new = set() if code is None else {*global_names(code), *code.co_freevars} - used
+        used |= new
+        waiting += [names[name] for name in new if callable(names.get(name))]
+    return used

@@ -25,8 +25,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CURVE_POINTS = 60
-SURE = 2.0
-"""Standard errors that a delta must exceed to be more than noise."""
+STUDENT = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+    2.12,
+    2.11,
+    2.10,
+)
+"""Student's t at 97.5 % for 1, 2, 3 … degrees of freedom: standard errors that a delta must exceed to be no noise."""
 
 
 class TrialView:
@@ -347,9 +366,10 @@ class AblationResult(_Results):
         """The base run as row ``base``, then each component, the most harmful to lose first.
 
         ``component, kind, value, delta, std, repeats, status``: means over the repeats, ``delta`` = ablated - base,
-        ``std`` the standard deviation of the value over the repeats (None for one); ``within_noise``: the delta is
-        below two standard errors of its repeats (None for one); ``parameters, inputs, layers``: what was really
-        trained, as the proof that something was taken away; ``error``: why a run failed.
+        ``std`` the standard deviation of the value over the repeats (None for one); ``within_noise``: so large a delta
+        comes by chance in more than one of twenty studies, by Student's t over the repeats (None for one);
+        ``parameters, inputs, layers``: what was really trained, as the proof that something was taken away;
+        ``error``: why a run failed.
         """
         import pandas as pd
 
@@ -422,7 +442,8 @@ def _component(name: str, kind: str, sample: _Sample, base: _Sample) -> Componen
     noise = None
     if kind and delta is not None and len(shared) > 1:
         pairs = [sample.values[repeat] - base.values[repeat] for repeat in shared]
-        noise = abs(statistics.fmean(pairs)) <= SURE * statistics.stdev(pairs) / len(pairs) ** 0.5
+        sure = STUDENT[min(len(pairs) - 1, len(STUDENT)) - 1] * statistics.stdev(pairs) / len(pairs) ** 0.5
+        noise = abs(statistics.fmean(pairs)) <= sure
     return ComponentRow(
         component=name, kind=kind, value=value, delta=delta, std=sample.std, repeats=len(sample.values),
         status=status, within_noise=noise, parameters=first.parameters, inputs=first.inputs,

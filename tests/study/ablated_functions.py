@@ -23,8 +23,14 @@ def scikit(dataset_fn, scale=True, depth=3):
     order = np.random.permutation(len(y))
     x, y = x[order], y[order]
     x = x if scale else x * 0
+    framework = "".join(["tensor", "flow"])  # a function that has the word in it gets it imported
     score = LogisticRegression().fit(x[:200], y[:200]).score(x[200:], y[200:])
-    return {"score": float(score), "width": x.shape[1], "tensorflow": "tensorflow" in sys.modules, "drawn": int(order[0])}
+    return {
+        "score": float(score),
+        "width": x.shape[1],
+        "framework": framework in sys.modules,
+        "drawn": int(order[0]),
+    }
 
 
 def model_fn():
@@ -43,6 +49,12 @@ def small_model():
     import keras
 
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="out")])
+
+
+def model_first(dataset_fn, model_fn):
+    """Makes its model before it has its data."""
+    model = model_fn()
+    return deep(dataset_fn, lambda: model)
 
 
 def deep(dataset_fn, model_fn):

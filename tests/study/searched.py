@@ -101,12 +101,13 @@ def leaves_traces(x=0):
     found = {
         "module": len(SEEN), "global": globals().get("LEFT", 0), "policy": keras.config.dtype_policy().name,
         "layer": keras.layers.Dense(1).name, "python": random.random(), "numpy": float(np.random.rand()),
-        "keras": float(keras.random.uniform(())), "seed_was": 0, "argv": len(sys.argv), "pid": os.getpid(),
-        "environment": os.environ.get("LEFT_BY_A_TRIAL", ""), "folder": os.getcwd(),
+        "keras": float(keras.random.uniform(())), "pid": os.getpid(),
+        "environment": os.environ.get("LEFT_BY_A_TRIAL", ""), "folder": os.getcwd(), "threads": threading.active_count(),
     }  # fmt: skip
     SEEN.append(x)
     globals()["LEFT"] = 1
     os.environ["LEFT_BY_A_TRIAL"] = "yes"
+    os.chdir("/")
     keras.config.set_dtype_policy("mixed_bfloat16")
     random.seed(1)
     np.random.seed(1)
@@ -127,9 +128,7 @@ def fits(lr=0.01, units=8, epochs=2, samples=128):
     import keras
 
     x, y = digits(samples)
-    model = keras.Sequential(
-        [keras.Input((64,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)]
-    )
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(lr), loss, metrics=["accuracy"])
     begin = float(abs(model.get_weights()[0]).sum())
@@ -143,6 +142,20 @@ def grows(x=0):
 
     fits(units=8 + x % 3, epochs=1, samples=64)
     return {"loss": float(x), "rss": psutil.Process().memory_info().rss / 2**20, "pid": os.getpid()}
+
+
+def grows_in_a_loop(times=14):
+    """What a process holds after each of some small fits, in MB, tidied up as well as Keras can."""
+    import gc
+
+    import keras
+
+    held = []
+    for x in range(times):
+        held.append(grows(x)["rss"])
+        keras.backend.clear_session(free_memory=False)
+        gc.collect()
+    return held
 
 
 def in_a_kernel_to_be_killed(folder):

@@ -95,7 +95,9 @@ def test_one_repeat_says_nothing_about_noise(home: Path) -> None:
     assert table.delta["good"] == -1
 
 
-@pytest.mark.parametrize(("direction", "order"), [("maximize", ["good", "spare"]), ("minimize", ["spare", "good"])])
+@pytest.mark.parametrize(
+    ("direction", "order"), [("maximize", ["good", "spare"]), ("minimize", ["spare", "good"])]
+)
 def test_harm_depends_on_the_direction(home: Path, direction: str, order: list[str]) -> None:
     """Where the number is to be small, a component whose loss makes it small does no harm."""
     table = ablate(flagged, "flags=good,spare", **{direction: "value"}).table
@@ -187,11 +189,20 @@ def test_an_ablation_in_this_process_leaves_the_notebooks_names_as_they_were(hom
     path.write_text(source)
     exec(compile(source, str(path), "exec"), notebook)
     before = dict(notebook)
-    table = rows(obl_magic.ablate(notebook["train"], "features=a,b", maximize="value", quiet=True, namespace=notebook))
+    table = rows(
+        obl_magic.ablate(notebook["train"], "features=a,b", maximize="value", quiet=True, namespace=notebook)
+    )
     assert notebook.keys() - before.keys() <= {"__builtins__"}
     assert all(notebook[name] is value for name, value in before.items())
     assert table.status.to_dict() == {"base": "succeeded", "b": "succeeded", "a": "failed"}
     assert table.value["b"] == 1
+
+
+def test_a_group_of_features_needs_no_model_that_another_function_of_the_notebook_has(home: Path) -> None:
+    """There is a global ``model_fn`` here, which this function does not use."""
+    table = rows(ablate(ablated_functions.scikit, "groups=[useful,useless]", seed=1))
+    assert table.status.tolist() == ["succeeded"] * 2
+    assert table.inputs.diff().tolist()[1] == -2
 
 
 def test_an_ablation_is_found_again(home: Path) -> None:
@@ -223,15 +234,21 @@ def test_an_ablation_may_begin_from_a_searchs_parameters(home: Path) -> None:
 def test_scikit_learn_is_ablated_on_ranks_without_tensorflow(home: Path) -> None:
     """Two worlds; nobody imports what the function does not use."""
     result = ablate(
-        ablated_functions.scikit, "features=vital,useless groups=[useful,useless] flags=scale", workers=2, engine="mpi", seed=1
+        ablated_functions.scikit,
+        "features=vital,useless groups=[useful,useless] flags=scale",
+        workers=2,
+        engine="mpi",
+        seed=1,
     )
     table = rows(result)
     assert table.status.tolist() == ["succeeded"] * 5, table.error.tolist()
-    assert [run.value["tensorflow"] for run in result.runs] == [False] * 5
+    assert [run.value["framework"] for run in result.runs] == [False] * 5
     assert result.run_of("vital").value["width"] == 2
     assert table.kind.to_dict()["scale"] == "flag"
     assert sorted(run.value["width"] for run in result.runs) == [1, 2, 2, 3, 3]
-    here = rows(ablate(ablated_functions.scikit, "features=vital,useless groups=[useful,useless] flags=scale", seed=1))
+    here = rows(
+        ablate(ablated_functions.scikit, "features=vital,useless groups=[useful,useless] flags=scale", seed=1)
+    )
     assert here.value.to_dict() == table.value.to_dict()
 
 
@@ -252,6 +269,23 @@ def test_layers_features_and_models_of_keras_are_ablated_on_ranks(home: Path) ->
     assert table.inputs["useless"] == table.inputs["base"] - 1
     assert table.parameters["useless"] == table.parameters["base"] - 8
     assert table.layers["first"] == table.layers["base"] - 1
+
+
+@pytest.mark.slow
+def test_a_group_of_features_is_found_where_the_model_is_made_first(home: Path) -> None:
+    """What a group stands for is known when both functions were called."""
+    result = ablate(
+        ablated_functions.model_first, "groups=[useful,useless] groups=block1_*", minimize="final",
+        provide={"dataset_fn": ablated_functions.planted, "model_fn": ablated_functions.model_fn},
+    )  # fmt: skip
+    table = rows(result)
+    assert table.status.tolist() == ["succeeded"] * 3, table.error.tolist()
+    assert sorted(table.layers.tolist()) == [
+        table.layers["base"] - 2,
+        table.layers["base"],
+        table.layers["base"],
+    ]
+    assert sorted(table.inputs.tolist())[0] == table.inputs["base"] - 2
 
 
 @pytest.mark.slow

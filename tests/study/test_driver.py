@@ -82,7 +82,9 @@ def conducted(
     job = Job("f", "", "", b"", {"y": 1}, (), 0, Settings(), "alone", str(folder.path))
     manifest = {"header": {}, "workers": 1, "digest": "", "function": "f"}
     asked = Asked(folder, job, manifest, Objective("loss", "minimize"), judges, keep)
-    return Driver(asked, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, deadline_s)
+    return Driver(
+        asked, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, deadline_s
+    )
 
 
 def to_its_end(driver: Driver) -> Driver:
@@ -146,7 +148,11 @@ def test_how_a_trial_ended_is_told(
     """A failed one with its error; the others go on."""
     plan = Numbers(2)
     to_its_end(
-        conducted(tmp_path, plan, Seat(lambda c: well(c) if c.changes["seed"] == 101 else ends(c, status, error, **returned)))
+        conducted(
+            tmp_path,
+            plan,
+            Seat(lambda c: well(c) if c.changes["seed"] == 101 else ends(c, status, error, **returned)),
+        )
     )
     assert plan.told == {0: told, 1: Outcome("succeeded", 1.0)}
 
@@ -161,7 +167,9 @@ def test_nan_is_a_failed_trial(tmp_path: Path) -> None:
 def test_a_trial_without_the_number_is_a_failed_row_where_others_had_it(tmp_path: Path) -> None:
     """The function returns it sometimes."""
     plan = Numbers(3)
-    driver = to_its_end(conducted(tmp_path, plan, Seat(lambda c: ends(c) if c.changes["seed"] == 101 else well(c))))
+    driver = to_its_end(
+        conducted(tmp_path, plan, Seat(lambda c: ends(c) if c.changes["seed"] == 101 else well(c)))
+    )
     assert driver.problem is None
     assert [plan.told[number].status for number in range(3)] == ["succeeded", "failed", "succeeded"]
     assert plan.told[1].error == "loss was neither returned nor reported"
@@ -170,9 +178,7 @@ def test_a_trial_without_the_number_is_a_failed_row_where_others_had_it(tmp_path
 def test_a_number_that_nobody_produced_ends_the_study_at_once(tmp_path: Path) -> None:
     """After the first trial, with the names there were."""
     plan, stopping = Numbers(50), Presses()
-    driver = to_its_end(
-        conducted(tmp_path, plan, Seat(lambda call: ends(call, acc=1.0)), stopping=stopping)
-    )
+    driver = to_its_end(conducted(tmp_path, plan, Seat(lambda call: ends(call, acc=1.0)), stopping=stopping))
     assert isinstance(driver.problem, UsageProblem)
     assert "expected one of acc; do: --minimize acc" in str(driver.problem)
     assert len(plan.told) == 1
@@ -215,7 +221,9 @@ def test_a_deadline_ends_trials_under_way(tmp_path: Path) -> None:
             threading.Event().wait(0.01)
         ends(call, "interrupted", "interrupted")
 
-    driver = conducted(tmp_path, plan, Seat(until_the_end), stopping=stopping, deadline_s=time.monotonic() + 0.1)
+    driver = conducted(
+        tmp_path, plan, Seat(until_the_end), stopping=stopping, deadline_s=time.monotonic() + 0.1
+    )
     driver.start()
     assert not driver.wait(0.0)
     assert driver.wait(0.2) or driver.wait(SOON_S)

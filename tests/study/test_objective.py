@@ -46,7 +46,9 @@ def test_what_is_returned_goes_before_what_was_reported() -> None:
 
 def test_the_last_reported_value_counts() -> None:
     """Not the best, not the first."""
-    curve = [Metric(0, float(step), {"loss": value}, step, None) for step, value in enumerate((3.0, 0.5, 2.0))]
+    curve = [
+        Metric(0, float(step), {"loss": value}, step, None) for step, value in enumerate((3.0, 0.5, 2.0))
+    ]
     assert Objective("loss", "minimize").of(fold_all(empty(), curve)) == 2.0
 
 
@@ -83,7 +85,11 @@ def test_a_function_that_says_nothing_is_told_what_to_return() -> None:
 @pytest.mark.parametrize(
     ("maximize", "minimize", "sentence"),
     [
-        (None, None, "got neither maximize nor minimize; expected the one quantity to compare; do: --maximize"),
+        (
+            None,
+            None,
+            "got neither maximize nor minimize; expected the one quantity to compare; do: --maximize",
+        ),
         ("a", "b", "got both maximize and minimize; expected the one quantity to compare; do: --maximize"),
         ("", None, "got maximize=''; expected the name of a number; do: --maximize val_accuracy"),
         (None, 3, "got minimize=3; expected the name of a number; do: --maximize val_accuracy"),

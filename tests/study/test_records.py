@@ -15,7 +15,11 @@ from obl_magic.study.record import Records, TrialRecord, ranked, read
 
 PARAMS = st.dictionaries(
     st.from_regex(r"[a-z]{1,4}", fullmatch=True),
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     max_size=3,
 )
 
@@ -101,8 +105,12 @@ def test_a_duration_is_never_negative() -> None:
 @given(st.lists(st.sampled_from([0.0, 1.0, -1.0, math.inf, math.nan, None]), max_size=8), st.booleans())
 def test_the_best_comes_first_and_the_earlier_of_equals(values: list[float | None], largest: bool) -> None:
     """NaN and None are no candidates; a loss that is minimised is never ranked the wrong way round."""
-    found = ranked([record(number, value) for number, value in enumerate(values)], "maximize" if largest else "minimize")
-    comparable = [(value, number) for number, value in enumerate(values) if value is not None and not math.isnan(value)]
+    found = ranked(
+        [record(number, value) for number, value in enumerate(values)], "maximize" if largest else "minimize"
+    )
+    comparable = [
+        (value, number) for number, value in enumerate(values) if value is not None and not math.isnan(value)
+    ]
     comparable.sort(key=lambda pair: (-pair[0] if largest else pair[0], pair[1]))
     assert [each.number for each in found] == [number for _, number in comparable]
 

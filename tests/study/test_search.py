@@ -140,7 +140,13 @@ def test_one_failing_trial_does_not_kill_the_study(home: Path) -> None:
         return float(x)
 
     trials = search(sometimes, "x=int(0,4)", sampler="grid", minimize="value", trials=5).trials.set_index("x")
-    assert trials.status.to_dict() == {0: "succeeded", 1: "failed", 2: "failed", 3: "succeeded", 4: "succeeded"}
+    assert trials.status.to_dict() == {
+        0: "succeeded",
+        1: "failed",
+        2: "failed",
+        3: "succeeded",
+        4: "succeeded",
+    }
     assert trials.error[1] == "ValueError: one is no good"
     assert trials.error[2].startswith("SystemExit")
     assert pd.isna(trials.value[1])
@@ -215,7 +221,11 @@ def test_a_failed_trial_is_not_taken_for_one_without_the_number(home: Path) -> N
             raise ValueError("cold")
         return {"loss": 1.0}
 
-    assert search(later, "x=int(0,5)", trials=3).trials.status.tolist() == ["failed", "succeeded", "succeeded"]
+    assert search(later, "x=int(0,5)", trials=3).trials.status.tolist() == [
+        "failed",
+        "succeeded",
+        "succeeded",
+    ]
 
 
 def test_nan_is_a_failed_row(home: Path) -> None:
@@ -320,7 +330,9 @@ def test_a_function_that_takes_any_argument_may_be_searched_for_any(home: Path) 
     def takes(**kwargs: float) -> float:
         return kwargs["rate"]
 
-    assert search(takes, "rate=float(0,1)", minimize="value", trials=1).trials.status.tolist() == ["succeeded"]
+    assert search(takes, "rate=float(0,1)", minimize="value", trials=1).trials.status.tolist() == [
+        "succeeded"
+    ]
 
 
 # What the user holds
@@ -346,7 +358,9 @@ def test_the_table_of_a_search_whose_trials_all_failed_has_the_same_types(home: 
     study = search(fails, trials=2)
     assert str(study.trials.value.dtype) == "float64"
     assert study.trials.columns.tolist() == ["number", "status", "value", "duration_s", "error", "x"]
-    with pytest.raises(UsageProblem, match=r"of which none has succeeded; the first that failed: ValueError: never works"):
+    with pytest.raises(
+        UsageProblem, match=r"of which none has succeeded; the first that failed: ValueError: never works"
+    ):
         _ = study.best
     with pytest.raises(UsageProblem, match="expected a search in which a trial succeeded; do: study.trials"):
         _ = study.worst
@@ -460,7 +474,9 @@ def test_a_deadline_ends_the_search_and_keeps_what_there_is(home: Path) -> None:
         first.wait(0.3)
         return x
 
-    with pytest.raises(RunTimedOut, match="the search passed its timeout; what had ended by then is kept") as caught:
+    with pytest.raises(
+        RunTimedOut, match="the search passed its timeout; what had ended by then is kept"
+    ) as caught:
         search(slow, minimize="value", trials=100, timeout=0.2)
     held: Study = caught.value.study  # type: ignore[attr-defined]
     assert (held.status, len(held.trials)) == ("timed out", 1)
@@ -524,7 +540,9 @@ def test_what_is_not_said_is_as_it_was(home: Path) -> None:
     import numpy as np
 
     search(asks, args={"y": np.float32(5), "z": 2}, trials=2, sampler="random", seed=9, out="mine")
-    with pytest.raises(UsageProblem, match=r"whose argument y is np.float32\(5.0\); expected arguments that are Python"):
+    with pytest.raises(
+        UsageProblem, match=r"whose argument y is np.float32\(5.0\); expected arguments that are Python"
+    ):
         obl_magic.search(asks, resume="mine", trials=3, quiet=True)
     study = obl_magic.search(asks, resume="mine", trials=4, args={"y": 6.0}, quiet=True)
     assert study.trials.z.tolist() == [2] * 4
@@ -540,8 +558,12 @@ def test_going_on_with_another_function_is_said(home: Path) -> None:
         return {"loss": x}
 
     study = obl_magic.search(other, resume="mine", trials=2, quiet=True)
-    assert f"the function is not that of the earlier trials (sha256 {first.digest[:12]})" in study._header.lines
-    assert "earlier trials" not in str(obl_magic.search(other, resume="mine", trials=3, quiet=True)._header.lines)
+    assert (
+        f"the function is not that of the earlier trials (sha256 {first.digest[:12]})" in study._header.lines
+    )
+    assert "earlier trials" not in str(
+        obl_magic.search(other, resume="mine", trials=3, quiet=True)._header.lines
+    )
 
 
 def test_going_on_with_another_quantity_is_refused(home: Path) -> None:

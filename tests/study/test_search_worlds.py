@@ -30,7 +30,9 @@ def search(fn: Any, space: Any = "x=float(-2,2)", **options: Any) -> Study:
     if not {"maximize", "minimize", "resume"} & options.keys():
         options["minimize"] = "loss"
     return obl_magic.search(
-        fn, space, **{"quiet": True, "trials": 4, "workers": 1, "engine": "mpi", "sampler": "random", **options}
+        fn,
+        space,
+        **{"quiet": True, "trials": 4, "workers": 1, "engine": "mpi", "sampler": "random", **options},
     )
 
 
@@ -102,13 +104,14 @@ def test_a_trial_sees_nothing_of_the_trial_before_it(home: Path) -> None:
         assert trials[name].tolist()[1:] == [one[name][0] for one in alone], name
 
 
-def test_the_memory_of_a_world_does_not_grow_over_thirty_trials(home: Path) -> None:
-    """Models of earlier trials are gone."""
-    study = search(searched.grows, "x=int(0,9)", trials=30, keep_weights=0)
-    assert study.trials.status.tolist() == ["succeeded"] * 30
+def test_the_memory_of_a_world_grows_no_more_than_tensorflow_itself(home: Path) -> None:
+    """A fit in a plain loop leaves some 4 MB with TensorFlow each time; what trials add to that is little."""
+    study = search(searched.grows, "x=int(0,9)", trials=14, keep_weights=0)
+    assert study.trials.status.tolist() == ["succeeded"] * 14, study.trials.error.tolist()
     assert len(set(study.trials.pid)) == 1
-    rss = study.trials.rss
-    assert rss[25:].mean() - rss[8:13].mean() < 12, rss.tolist()
+    plain = obl_magic.run(searched.grows_in_a_loop, workers=1, engine="mpi", quiet=True).value
+    rss = study.trials.rss.tolist()
+    assert rss[-1] - rss[5] < plain[-1] - plain[5] + 8 * 1.5, (rss, plain)
 
 
 # Trials that end badly
@@ -144,7 +147,9 @@ def test_a_trial_that_ends_badly_is_a_failed_row_and_its_world_is_replaced(
 
 def test_a_failing_rank_of_two_fails_the_trial_and_not_the_search(home: Path) -> None:
     """The other rank waits in a collective, and is ended with its world."""
-    study = search(searched.one_of_two_raises, "x=int(0,2)", sampler="grid", trials=3, workers=2, workers_per_trial=2)
+    study = search(
+        searched.one_of_two_raises, "x=int(0,2)", sampler="grid", trials=3, workers=2, workers_per_trial=2
+    )
     trials = study.trials.set_index("x")
     assert trials.status.to_dict() == {0: "succeeded", 1: "failed", 2: "succeeded"}
     assert trials.error[1] == "ValueError: on rank 1"
@@ -153,8 +158,17 @@ def test_a_failing_rank_of_two_fails_the_trial_and_not_the_search(home: Path) ->
 def test_a_name_that_nobody_produced_ends_the_search_soon(home: Path) -> None:
     """After the first trial; other worlds' trials are ended."""
     began = time.monotonic()
-    with pytest.raises(UsageProblem, match=r"got --maximize acc, .*; expected one of loss, pid; do: --maximize loss") as caught:
-        search(searched.one_is_slow, "x=int(0,99)", maximize="acc", trials=50, workers=2, args={"folder": str(home)})
+    with pytest.raises(
+        UsageProblem, match=r"got --maximize acc, .*; expected one of loss, pid; do: --maximize loss"
+    ) as caught:
+        search(
+            searched.one_is_slow,
+            "x=int(0,99)",
+            maximize="acc",
+            trials=50,
+            workers=2,
+            args={"folder": str(home)},
+        )
     assert time.monotonic() - began < 10 * UNDER_LOAD
     held: Study = caught.value.study  # type: ignore[attr-defined]
     assert held.status == "failed"
@@ -164,7 +178,9 @@ def test_a_name_that_nobody_produced_ends_the_search_soon(home: Path) -> None:
 def test_a_deadline_ends_what_is_under_way(home: Path) -> None:
     """What had ended is kept, nothing is left."""
     with pytest.raises(RunTimedOut, match="the search passed its timeout") as caught:
-        search(searched.waits_for_ever, "x=int(0,99)", trials=20, args={"folder": str(home), "at": 2}, timeout=8)
+        search(
+            searched.waits_for_ever, "x=int(0,99)", trials=20, args={"folder": str(home), "at": 2}, timeout=8
+        )
     held: Study = caught.value.study  # type: ignore[attr-defined]
     assert held.status == "timed out"
     assert held.trials.status.tolist() == ["succeeded"] * 2
@@ -176,7 +192,12 @@ def test_a_deadline_ends_what_is_under_way(home: Path) -> None:
 def test_parameters_are_drawn_once_for_all_ranks(home: Path) -> None:
     """Elsewhere each rank draws its own."""
     study = search(
-        searched.on_every_rank, minimize="value", trials=3, workers=4, workers_per_trial=2, args={"folder": str(home)}
+        searched.on_every_rank,
+        minimize="value",
+        trials=3,
+        workers=4,
+        workers_per_trial=2,
+        args={"folder": str(home)},
     )
     assert study.trials.status.tolist() == ["succeeded"] * 3, study.trials.error.tolist()
     for x, run in zip(study.trials.x, study.runs, strict=True):
@@ -187,7 +208,14 @@ def test_parameters_are_drawn_once_for_all_ranks(home: Path) -> None:
 def test_pruning_is_decided_once_for_all_ranks_and_their_world_goes_on(home: Path) -> None:
     """Reported by hand, with a collective after each report: no rank is left behind, and the process stays."""
     study = search(
-        searched.by_hand, "x=int(0,8)", sampler="grid", pruner="median", trials=9, workers=2, workers_per_trial=2, seed=2
+        searched.by_hand,
+        "x=int(0,8)",
+        sampler="grid",
+        pruner="median",
+        trials=9,
+        workers=2,
+        workers_per_trial=2,
+        seed=2,
     )
     trials = study.trials
     assert set(trials.status) == {"succeeded", "pruned"}, trials.error.tolist()
