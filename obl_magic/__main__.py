@@ -148,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--retries", type=int, metavar="K", help="restarts after a failure, from the last epoch")
     add.add_argument("--resume", metavar="RUN", help="go on from the last epoch of an earlier run")
     add.add_argument("--params", metavar="NAME", help="hyperparameters of an earlier search or run, or best")
-    add.add_argument("--init-from", metavar="NAME", help="initial weights of an earlier search or run, or best")
+    add.add_argument(
+        "--init-from", metavar="NAME", help="initial weights of an earlier search or run, or best"
+    )
     add.set_defaults(command=run)
     return parser
 

@@ -39,9 +39,7 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
         factor = LR_SCALES[settings.lr_scale](size)
         rate = "" if settings.lr_scale == "none" else f", learning rate x {factor:.3g}"
         warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
-        said.append(
-            f"per-worker batches: the global batch is {size} x the code's{rate}{warm}"
-        )
+        said.append(f"per-worker batches: the global batch is {size} x the code's{rate}{warm}")
     if options.workers is not None and options.workers > mpi.cores():
         said.append(
             f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"

@@ -150,7 +150,7 @@ def search(
     seed = was.get("seed") if seed is None else seed
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
     taken, before = _taken_again(earlier, params, init_from, namespace, args or ())
-    base = {**_known_to(fn, {**before, **taken.args}), **dict(args or {})}
+    base = {**before, **taken.args, **dict(args or {})}
     _refuse_unknown(fn, domains)
     wish = _Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
@@ -235,7 +235,7 @@ def ablate(
     settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
     taken = inherited(params, init_from, namespace)
-    base = {**_known_to(fn, taken.args), **dict(args or {})}
+    base = {**taken.args, **dict(args or {})}
     names = namespace if namespace is not None else getattr(fn, "__globals__", {})
     models = _other_models(asked, {**names, **dict(provide or {})})
     wish = _Wish(
@@ -466,6 +466,8 @@ def _ended(
         error = RunTimedOut(f"the {study.kind} passed its timeout; what had ended by then is kept")
     elif stopping:
         status, error = "interrupted", KeyboardInterrupt()
+    elif not any(record.status == "succeeded" for record in study._all):
+        status = "failed"
     study._ended(status)
     study._folder.shared.tidy()
     shown.end(study._shown())
@@ -576,16 +578,6 @@ def _one_of(what: str, name: str, names: Sequence[str]) -> str:
     if name not in names:
         raise UsageProblem(f"{what} {name!r}", f"one of {', '.join(names)}", f"--{what} {names[0]}")
     return name
-
-
-def _known_to(fn: Callable[..., Any], args: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the arguments that are taken from an earlier run, those that this function takes."""
-    try:
-        known = inspect.signature(fn).parameters
-    except (TypeError, ValueError):
-        return dict(args)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    return {name: value for name, value in args.items() if takes_any or name in known}
 
 
 def _refuse_unknown(fn: Callable[..., Any], domains: Sequence[Domain]) -> None:

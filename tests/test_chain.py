@@ -112,8 +112,10 @@ def test_a_run_gives_its_arguments(home: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("best", "got --params best, where there was no search yet; expected a search before it; do: %%oblivious --search ..."),
-        ("gone", "got --params gone; expected best, a variable with a search or a run, or the id of one; do: --params best"),
+        ("best", "got --params best, where there was no search yet; expected a search before it; do: "
+         "%%oblivious --search ..."),
+        ("gone", "got --params gone; expected best, a variable with a search or a run, or the id of one; do: "
+         "--params best"),
         (3, "got params: a int; expected a search, one of its trials, or a run; do: --params best"),
         ("number", "got params: a float; expected a search, one of its trials, or a run; do: --params best"),
     ],
@@ -155,8 +157,8 @@ def test_weights_of_what_has_none_are_refused(home: Path) -> None:
     with pytest.raises(UsageProblem) as caught:
         inherited(None, first, None)
     assert str(caught.value) == (
-        f"got init-from {first.id}, which kept no weights; expected a run that returned its model (a search keeps those "
-        "of its best trials: --keep-weights); do: --init-from best"
+        f"got init-from {first.id}, which kept no weights; expected a run that returned its model (a search keeps "
+        "those of its best trials: --keep-weights); do: --init-from best"
     )
     with pytest.raises(UsageProblem, match="got init-from: a dict; expected a search"):
         inherited(None, {"x": 1}, None)

@@ -205,18 +205,21 @@ def _components(shown: StudyView) -> str:
 
 def _component_row(line: ComponentLine, known: Sequence[str]) -> str:
     strong = ";font-weight:600" if line.base else ""
-    said = "" if line.mark.word == "succeeded" else line.mark.word
     numbers = [line.value, line.delta, line.std, line.repeats, *(getattr(line, name) for name in known)]
     cells = [
         _cell(escape(line.name), FIRST + strong),
         _cell(escape(line.kind), f"{_NARROW};opacity:.68"),
         *(_cell(escape(text), f"{_NARROW}{strong};{alarm(text)}", "right") for text in numbers),
-        _cell(
-            f'{_symbol(line.mark)} <span style="opacity:.68">{escape("within noise" if line.noise else said)}</span>',
-            _NARROW,
-        ),
+        _cell(f'{_symbol(line.mark)} <span style="opacity:.68">{_remark(line)}</span>', _NARROW),
     ]
     return f'<tr style="{_BARE}">{"".join(cells)}</tr>' + _error_row(line.error, len(cells))
+
+
+def _remark(line: ComponentLine) -> str:
+    """What the status column says beside the symbol, short enough for names that are long."""
+    if line.noise:
+        return '<span title="within noise">noise</span>'
+    return "" if line.mark.word == "succeeded" else escape(line.mark.word)
 
 
 def _error_row(error: str, columns: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from obl_magic import inline, payload
 from obl_magic.display.base import NoDisplay
-from obl_magic.errors import OblError
+from obl_magic.errors import SetupProblem
 from obl_magic.events.event import LAUNCHER, Asks, Ended, Event
 from obl_magic.interrupts import Presses
 from obl_magic.runs import Ledger, Run
@@ -23,6 +23,9 @@ from obl_magic.worker.ranks import BESIDE, STANDS_BY, STAYS
 from obl_magic.worker.report import Pruned
 from obl_magic.world.channel import Channel
 from obl_magic.world.standby import Wanted
+
+RENEWED_AFTER = 100
+"""Trials that one world takes: TensorFlow keeps some four megabytes of each fit, however it is cleared."""
 
 Judge = Callable[[int, float], bool]
 """(step, value) -> whether the trial is to end."""
@@ -55,7 +58,7 @@ class Seat(Protocol):
 
 
 class WorldSeat:
-    """One world of some ranks, brought up for the first trial, and again after a failure.
+    """One world of some ranks, brought up for the first trial, again after a failure, and after many trials.
 
     Args:
         want: what starts it. job: file of the job that all trials share. ranks: how many.
@@ -66,14 +69,24 @@ class WorldSeat:
         self._want, self._job, self._ranks = want, job, ranks
         self._options, self._stopping = options, stopping
         self._channel: Channel | None = None
+        self._trials = 0
 
     def run(self, call: Call) -> None:
-        """Runs a trial in the world."""
+        """Runs a trial in the world.
+
+        Raises:
+            SetupProblem: no world comes up, for this trial or any other.
+        """
+        problem: SetupProblem | None = None
         try:
             status, error = self._see_to(call)
-        except OblError as problem:
-            status, error = "failed", str(problem)
+        except SetupProblem as none:
+            status, error, problem = "failed", str(none), none
         call.ledger.add(Ended(LAUNCHER, time.time(), status, error))
+        if status == "failed" and problem is None and call.ledger.state.ready_s is None:
+            problem = SetupProblem(error, "python -m obl_magic doctor")
+        if problem is not None:
+            raise problem
 
     def close(self) -> None:
         """Ends the world."""
@@ -84,8 +97,12 @@ class WorldSeat:
     def _see_to(self, call: Call) -> tuple[str, str]:
         folder = call.ledger.folder
         folder.write_bytes(folder.changes, payload.dumps(call.changes))
+        if self._trials >= RENEWED_AFTER:
+            self.close()
         if self._channel is None or self._channel.world.exit_code is not None:
+            self._trials = 0
             self._channel = Channel(self._want.argv, self._want.env, self._want.cwd)
+        self._trials += 1
         world, pruned, problem = self._channel.world, False, ""
 
         def answer(event: Event) -> None:

@@ -59,8 +59,12 @@ def main() -> None:
         orders.listen()
     inbox = Inbox(me, orders if me.rank == 0 else None)
     connections = Connections(stays)
+    folder, variables = Path.cwd(), dict(os.environ)
     while _served(inbox.next(), me, orders, streams, connections, threads) and stays:
         execute.tidy()
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(variables)
     connections.close()
     atexit._run_exitfuncs()
     _finalize_mpi()
@@ -150,12 +154,13 @@ def _set_threads_when_asked(threads: int) -> None:
         return
 
     def limit() -> None:
-        import tensorflow as tf
+        from tensorflow.python.eager import context
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+        context.context().intra_op_parallelism_threads = threads
+        context.context().inter_op_parallelism_threads = max(2, threads)
 
-    on_import("tensorflow", limit)
+    # before TensorFlow's own import goes on to Keras', which makes the function's world and with it the context
+    on_import("tensorflow.python.eager.context", limit)
 
 
 def _finalize_mpi() -> None:

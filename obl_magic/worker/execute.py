@@ -23,7 +23,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import tracebacks
 from obl_magic.worker.collectives import Connections
-from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.frameworks import on_import, when_imported
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
 from obl_magic.worker.report import Pruned, Reporter, reporting
@@ -148,8 +148,9 @@ def call_here(
 ) -> Any:
     """Calls the function itself in this process, with its arguments filled in as on a rank."""
     __tracebackhide__ = True
-    _seed(job.seed)
-    return call(function, arguments_for(provided, job, function, reporter), job, reporter, models=models)
+    with ExitStack() as stack:
+        stack.callback(_seed(job.seed))
+        return call(function, arguments_for(provided, job, function, reporter), job, reporter, models=models)
 
 
 def run(job: Job, reporter: Reporter, connections: Connections | None = None) -> Finished:
@@ -160,8 +161,8 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
             raise NotOblivious(
                 "the function changed on its way to the rank", "report this as a bug of obl_magic"
             )
-        _seed(job.seed)
         with ExitStack() as stack:
+            stack.callback(_seed(job.seed))
             function, provided, *models = payload.loads(job.payload, job.buffers)
             stack.callback(sys.stdout.flush)
             arguments = arguments_for(provided, job, function, reporter)
@@ -260,7 +261,7 @@ def _unsendable(value: Any, error: Exception) -> TypeError:
     return refused.with_traceback(tracebacks.in_users_code(error.__traceback__))
 
 
-def _seed(seed: int) -> None:
+def _seed(seed: int) -> Callable[[], None]:
+    """Seeds Python's generator now, and NumPy's as soon as it is there; what to call when the job is over."""
     random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
+    return on_import("numpy", lambda: sys.modules["numpy"].random.seed(seed % 2**32))

@@ -288,7 +288,7 @@ def test_the_ablations_table_has_what_is_known() -> None:
         "component kind val_accuracy delta ± std repeats parameters inputs layers status",
         "base 0.9500 0.0030 3 1,000 13 8 ✓",
         "conv2 layer 0.8900 -0.0600 0.0060 3 700 13 7 ✓",
-        "age feature 0.9490 -0.0010 0.0040 3 900 12 8 ✓ within noise",
+        "age feature 0.9490 -0.0010 0.0040 3 900 12 8 ✓ noise",
         "broken layer – – – 0 – – – ✗ failed layer 'broken' does not fit",
         "base val_accuracy 0.9500",
     ):

@@ -102,7 +102,7 @@ def leaves_traces(x=0):
         "module": len(SEEN), "global": globals().get("LEFT", 0), "policy": keras.config.dtype_policy().name,
         "layer": keras.layers.Dense(1).name, "python": random.random(), "numpy": float(np.random.rand()),
         "keras": float(keras.random.uniform(())), "pid": os.getpid(),
-        "environment": os.environ.get("LEFT_BY_A_TRIAL", ""), "folder": os.getcwd(), "threads": threading.active_count(),
+        "environment": os.environ.get("LEFT_BY_A_TRIAL", ""), "folder": os.getcwd(),
     }  # fmt: skip
     SEEN.append(x)
     globals()["LEFT"] = 1

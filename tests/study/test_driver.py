@@ -307,7 +307,7 @@ def test_every_metric_of_a_curve_is_kept(tmp_path: Path) -> None:
 def test_an_ablation_makes_the_base_runs_first_and_repeats_with_the_same_seeds() -> None:
     """A component is compared with base runs that drew the same numbers."""
     plan = Ablation([Component("a", "flag", ("a",)), Component("b", "flag", ("b",))], 2, 7)
-    trials = [trial for trial in iter(plan.ask, None)]
+    trials = list(iter(plan.ask, None))
     assert plan.planned == len(trials) == 6
     assert [(t.component.name if t.component else "base", t.repeat, t.seed) for t in trials] == [
         ("base", 0, 7), ("base", 1, 8), ("a", 0, 7), ("a", 1, 8), ("b", 0, 7), ("b", 1, 8),

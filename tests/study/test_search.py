@@ -6,7 +6,7 @@ import builtins
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,8 @@ def test_print_home_and_handlers_are_as_before(home: Path) -> None:
 
     def looked() -> tuple[Any, ...]:
         return (
-            builtins.print, os.environ.get("HOME"), os.getcwd(), sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT),
+            builtins.print, os.environ.get("HOME"), os.getcwd(), sys.stdout, sys.stderr,
+            signal.getsignal(signal.SIGINT),
             list(logging.getLogger().handlers), list(warnings.filters), threading.active_count(), sys.excepthook,
         )  # fmt: skip
 
@@ -362,7 +363,9 @@ def test_the_table_of_a_search_whose_trials_all_failed_has_the_same_types(home: 
         UsageProblem, match=r"of which none has succeeded; the first that failed: ValueError: never works"
     ):
         _ = study.best
-    with pytest.raises(UsageProblem, match="expected a search in which a trial succeeded; do: study.trials"):
+    with pytest.raises(
+        UsageProblem, match=r"expected a search in which a trial succeeded; do: study\.trials"
+    ):
         _ = study.worst
     assert study.importances == {}
     assert "failed" in repr(study)
