@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from mpi4py import MPI
 
+from obl_magic.errors import NotOblivious
 from obl_magic.worker.ranks import identify
 
 
@@ -45,7 +46,7 @@ class MpiCollectives:
 
         def gather(mine: np.ndarray) -> np.ndarray:
             mine = np.ascontiguousarray(mine)
-            counts = self._comm.allgather(mine.shape[0])
+            counts = self._counts(mine)
             row_bytes = int(np.prod(mine.shape[1:], dtype=np.int64)) * mine.itemsize
             everyone = np.empty((sum(counts), *mine.shape[1:]), mine.dtype)
             self._comm.Allgatherv(_bytes(mine), [_bytes(everyone), [c * row_bytes for c in counts], MPI.BYTE])
@@ -54,6 +55,21 @@ class MpiCollectives:
         gathered = _call(gather, tensor)
         gathered.set_shape([None, *rest])
         return gathered
+
+    def _counts(self, mine: np.ndarray) -> list[int]:
+        """Rows of every rank.
+
+        Raises:
+            NotOblivious: the ranks are not at the same call.
+        """
+        told = self._comm.allgather((mine.shape[0], f"{mine.dtype} rows of shape {mine.shape[1:]}"))
+        for rank, (_, what) in enumerate(told):
+            if what != told[0][1]:
+                raise NotOblivious(
+                    f"the ranks no longer do the same: rank 0 exchanges {told[0][1]}, rank {rank} {what}",
+                    "look for code that acts on one rank only, or for unseeded random numbers",
+                )
+        return [rows for rows, _ in told]
 
     def allgather_object(self, value: Any) -> list[Any]:
         return self._comm.allgather(value)

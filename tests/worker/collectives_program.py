@@ -224,6 +224,18 @@ def allgather_of_objects(world: Any) -> Any:
 
 
 @prop
+def allgather_of_different_things(world: Any) -> Any:
+    """A rank that is at another call than the others; what they are told, where plain MPI would be confused."""
+    if world.name != "mpi":
+        return "refused by Horovod itself"
+    try:
+        world.allgather(tf.zeros([1, 3 if world.rank else 2]))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "not noticed"
+
+
+@prop
 def barrier(world: Any) -> Any:
     """Twice."""
     return [world.barrier(), world.barrier()]

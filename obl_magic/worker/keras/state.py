@@ -25,7 +25,7 @@ class SharedState:
     def __init__(self, world: Collectives) -> None:
         self._world = world
         self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._trained: dict[int, list[Any]] = {}
+        self._trained: dict[int, tuple[Any, list[Any]]] = {}
         self._late: list[Any] = []
 
     def broadcast(self, variables: Iterable[Any]) -> None:
@@ -74,13 +74,14 @@ class SharedState:
     def trains(self, optimizer: Any, variables: Iterable[Any]) -> None:
         """Remembers what the last optimizers train, for the final comparison."""
         self._trained.pop(id(optimizer), None)
-        self._trained[id(optimizer)] = [v for v in variables if isinstance(v, keras.Variable)]
+        mine = [v for v in variables if isinstance(v, keras.Variable)]
+        self._trained[id(optimizer)] = optimizer, mine  # held, or the next one might have its id, on some ranks
         while len(self._trained) > _OPTIMIZERS_KEPT:
             self._trained.pop(next(iter(self._trained)))
 
     def trained(self) -> list[Any]:
         """What the last optimizers train."""
-        return _unique(variable for variables in self._trained.values() for variable in variables)
+        return _unique(variable for _, variables in self._trained.values() for variable in variables)
 
     def average(self, variables: Sequence[Any]) -> None:
         """Replaces floating-point variables by their mean over the ranks, eagerly."""

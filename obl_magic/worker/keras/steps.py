@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +40,7 @@ class ShardedSteps:
         before_making: Callable[[], None],
     ) -> None:
         self._world, self._state, self._note, self._before_making = world, state, note, before_making
-        self._sources: dict[tuple[int, bool], dict[str, Any]] = {}
+        self._sources: WeakKeyDictionary[Any, dict[bool, dict[str, Any]]] = WeakKeyDictionary()
         self.made = 0
 
     def install(self, patches: Patches) -> None:
@@ -68,7 +69,8 @@ class ShardedSteps:
 
     def _sources_of(self, model: Any) -> dict[str, Any]:
         """Log name -> metric, where a step of the user's logs a metric's result."""
-        return {**self._sources.get((id(model), True), {}), **self._sources.get((id(model), False), {})}
+        known = self._sources.get(model, {})
+        return {**known.get(True, {}), **known.get(False, {})}
 
     def _make_function(self, original: Any) -> Any:
         def _make_function(model: Any, step_function: Any) -> Any:
@@ -95,7 +97,7 @@ class ShardedSteps:
             local = [before[id(v)] for v in exact.states_of(model) if id(v) in before]
             exact.take_back(scope.local, local)
             sources = _sources(logs, results)
-            self._sources[id(model), training] = sources
+            self._sources.setdefault(model, {})[training] = sources
             return self._average_others(model, logs, scope, sources)
 
         return sharded_step
