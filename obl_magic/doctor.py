@@ -121,6 +121,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> list[Check]:
         _mpi(here),
         _mpi4py(here),
         _horovod(here),
+        _optuna(),
         _compiler(environ),
         _gpus(environ),
         _cores(environ),
@@ -223,6 +224,15 @@ def _horovod(here: Installed) -> Check:
         return Check("Horovod", "wrong", found, BUILD_HOROVOD)
     gpu = ", with NCCL for GPUs" if stamp.gpu else ""
     return Check("Horovod", "ok", f"Horovod {here.horovod}, built for TensorFlow {stamp.tensorflow}{gpu}")
+
+
+def _optuna() -> Check:
+    version = _version("optuna")
+    if version is None:
+        return Check(
+            "Optuna", "note", "not installed; only searches need it", 'python -m pip install "optuna>=4,<6"'
+        )
+    return Check("Optuna", "ok", f"{version} (searches)")
 
 
 def _compiler(environ: Mapping[str, str]) -> Check:

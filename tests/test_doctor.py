@@ -45,6 +45,7 @@ def test_every_thing_has_a_row_in_the_order_in_which_it_is_needed() -> None:
         "MPI",
         "mpi4py",
         "Horovod",
+        "Optuna",
         "C++ compiler",
         "GPUs",
         "Cores",
@@ -245,3 +246,10 @@ def test_choosing_takes_less_than_a_blink() -> None:
         return time.perf_counter() - started
 
     assert min(once() for _ in range(5)) < 0.05
+
+
+def test_searches_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Optuna all is well, and the command that brings it is there."""
+    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
+    check = doctor._optuna()
+    assert (check.status, check.mend) == ("note", 'python -m pip install "optuna>=4,<6"')
