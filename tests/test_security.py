@@ -79,7 +79,11 @@ def test_no_other_door_loads_pickles() -> None:
                 ast.ImportFrom: lambda n: n.module,
                 ast.alias: lambda n: n.name,
             }.get(type(node), lambda n: None)(node)
-            shut = isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant) and node.value.value is False
+            shut = (
+                isinstance(node, ast.keyword)
+                and isinstance(node.value, ast.Constant)
+                and node.value.value is False
+            )
             if said in doors and not shut:
                 found.add((name, said))
     assert found == {

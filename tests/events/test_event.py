@@ -26,7 +26,9 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "int | None": st.none() | st.integers(-(2**60), 2**60),
     "float | None": st.none() | numbers,
     "dict[str, float]": named,
-    "dict[str, Any]": st.dictionaries(odd_names, st.none() | st.booleans() | st.integers() | numbers | odd_names),
+    "dict[str, Any]": st.dictionaries(
+        odd_names, st.none() | st.booleans() | st.integers() | numbers | odd_names
+    ),
     "list[str]": st.lists(anything, max_size=4),
 }
 

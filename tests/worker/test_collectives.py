@@ -181,7 +181,9 @@ def test_ranks_that_exchange_different_things_are_told_so(said: dict[str, list[A
     """By name, on every rank, rather than as a truncated message; Horovod does so by itself."""
     if engine == "mpi":
         for answer in said["allgather_of_different_things"]:
-            assert answer.startswith("NotOblivious: the ranks no longer do the same: rank 0 exchanges float32 rows of")
+            assert answer.startswith(
+                "NotOblivious: the ranks no longer do the same: rank 0 exchanges float32 rows of"
+            )
 
 
 def test_a_barrier_can_be_passed_again(said: dict[str, list[Any]]) -> None:

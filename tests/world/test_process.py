@@ -103,7 +103,11 @@ def test_a_job_reaches_the_standard_input(tmp_path: Path) -> None:
     heard = Heard()
     world = start(python("import sys; sys.stdout.write(sys.stdin.readline())"), heard, tmp_path)
     world.give(tmp_path / 'a "job".pkl')
-    assert json.loads(heard.line()) == {"job": str(tmp_path / 'a "job".pkl'), "goes_on": False, "changes": None}
+    assert json.loads(heard.line()) == {
+        "job": str(tmp_path / 'a "job".pkl'),
+        "goes_on": False,
+        "changes": None,
+    }
     assert world.wait(30)
     world.close()
 

@@ -75,7 +75,10 @@ class SharedState:
         """Remembers what the last optimizers train, for the final comparison."""
         self._trained.pop(id(optimizer), None)
         mine = [v for v in variables if isinstance(v, keras.Variable)]
-        self._trained[id(optimizer)] = optimizer, mine  # held, or the next one might have its id, on some ranks
+        self._trained[id(optimizer)] = (
+            optimizer,
+            mine,
+        )  # held, or the next one might have its id, on some ranks
         while len(self._trained) > _OPTIMIZERS_KEPT:
             self._trained.pop(next(iter(self._trained)))
 
