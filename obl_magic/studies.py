@@ -1,63 +1,35 @@
-"""Conducts searches and ablations: checks, captures, plans, fills seats, shows. The magics only parse and call this."""
+"""Searches and ablations as a user asks for them: every option is checked here. The magics only parse and call this."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
-import json
-import shutil
-import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from obl_magic import rundir
-from obl_magic.capture import capture, parameters
-from obl_magic.capture.distribution import refuse_own_distribution
+from obl_magic.capture import parameters
 from obl_magic.capture.function_source import read_cell
-from obl_magic.capture.own_modules import own_modules
 from obl_magic.chain import Inherited, Source, arguments_of, inherited
-from obl_magic.conductor import Call, beat_s
-from obl_magic.display.base import Header
-from obl_magic.display.studies import NoStudyDisplay, StudyDisplay, StudyHeader
-from obl_magic.errors import RunTimedOut, UsageProblem
-from obl_magic.interrupts import Presses, interrupts_held
-from obl_magic.launched import wanted
-from obl_magic.leftovers import remove_leftovers
-from obl_magic.manifest import header_of, in_words, manifest_of
-from obl_magic.payload import files
+from obl_magic.conductor import Call
+from obl_magic.display.studies import StudyDisplay
+from obl_magic.errors import UsageProblem
 from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
-from obl_magic.plan.base import Plan
-from obl_magic.request import checked_options, checked_settings, checked_whole, engine_for
-from obl_magic.runs import LIVE
-from obl_magic.show import current_cell, keeps_worlds_ready, showing_study
+from obl_magic.request import checked_options, checked_settings, checked_whole
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
-from obl_magic.study.driver import Asked, Driver
 from obl_magic.study.objective import Objective, checked_objective
-from obl_magic.study.record import Records, read
 from obl_magic.study.results import AblationResult, Study, open_results
-from obl_magic.study.seats import KernelSeat, Seat, in_worlds
-from obl_magic.values import RESERVED, Captured, CellSource, Job, Options
+from obl_magic.study_conductor import MakePlan, Wish, conduct, job_of
+from obl_magic.values import RESERVED, Captured, CellSource
 from obl_magic.worker import execute
-from obl_magic.worker.frameworks import uses_keras
 from obl_magic.worker.report import Reporter
-from obl_magic.world.standby import STANDBY
 
 TRIALS = 20
-SHOW_EVERY_S = 0.2
 FUNCTIONS = {"feature": "dataset_fn", "layer": "model_fn", "model": "model_fn"}
 """From what which function returns a kind of component is taken."""
-
-MakePlan = Callable[[rundir.StudyDir, int], Plan]
-"""(the study's folder, trials at a time) -> which trials there are."""
-
-_R = TypeVar("_R", Study, AblationResult)
 
 
 def search(
@@ -152,7 +124,7 @@ def search(
     taken, before = _taken_again(earlier, params, init_from, namespace, args or ())
     base = {**before, **taken.args, **dict(args or {})}
     _refuse_unknown(fn, domains)
-    wish = _Wish(
+    wish = Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
         workers_per_trial=workers_per_trial, taken=taken, wanted=trials,
         out=out or (earlier._manifest["out"] if earlier else ""),
@@ -171,7 +143,7 @@ def search(
             seed=options.seed, journal=folder.journal, study_name=folder.id, at_once=worlds,
         )  # fmt: skip
 
-    return _conduct(Study, wish, plan, background, display, earlier)
+    return conduct(Study, wish, plan, background, display, earlier)
 
 
 def ablate(
@@ -238,7 +210,7 @@ def ablate(
     base = {**taken.args, **dict(args or {})}
     names = namespace if namespace is not None else getattr(fn, "__globals__", {})
     models = _other_models(asked, {**names, **dict(provide or {})})
-    wish = _Wish(
+    wish = Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
         workers_per_trial=workers_per_trial, taken=taken, out=out,
         told={"repeats": repeats, "seed": options.seed}, pieces=_as_written(asked),
@@ -247,7 +219,7 @@ def ablate(
 
     def plan(captured: Captured) -> MakePlan:
         arguments = execute.arguments_for(
-            captured.provided_values, _job(wish, captured, Path()), fn, _unheard()
+            captured.provided_values, job_of(wish, captured, Path()), fn, _unheard()
         )
         seen = ablating.rehearse(fn, arguments, _needed(asked, fn, arguments))
         usual = arguments.get("model_fn", names.get("model_fn"))
@@ -255,265 +227,11 @@ def ablate(
         components = ablating.resolve(asked, seen, fn, known, skip=wish.passed_over)
         return lambda folder, worlds: Ablation(components, repeats, options.seed)
 
-    return _conduct(AblationResult, wish, plan, background, display)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """A study whose every option is checked.
-
-    Attributes:
-        call: the function, and what all trials are called with. objective: what is compared. options: of each trial.
-        workers_per_trial: ranks of each. taken: from earlier runs. out: its name. wanted: trials, or None.
-        told: what is recorded of the wish. pieces: of the spec, as the user would write them.
-        judges: values on the way decide. keep_weights: of how many trials. ablates: it is an ablation study.
-        models: functions that may stand in for ``model_fn``. repeats: of each run.
-        remarks: what the user should know; grows until the study begins.
-    """
-
-    call: Call
-    objective: Objective
-    options: Options
-    workers_per_trial: int
-    taken: Inherited
-    out: str
-    told: dict[str, Any]
-    pieces: tuple[str, ...]
-    wanted: int | None = None
-    judges: bool = False
-    keep_weights: int = 0
-    ablates: bool = False
-    models: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    repeats: int = 1
-    remarks: list[str] = field(default_factory=list)
-
-    def passed_over(self, name: str, error: Exception) -> None:
-        """Notes a name that a pattern matched, but that cannot be left out."""
-        self.remarks.append(f"{name} is not left out: {error}")
-
-    @property
-    def worlds(self) -> int:
-        """How many trials run at a time."""
-        return 1 if self.options.workers is None else self.options.workers // self.workers_per_trial
-
-    @property
-    def trial_options(self) -> Options:
-        """The options as they hold for one trial."""
-        return (
-            self.options
-            if self.options.workers is None
-            else replace(self.options, workers=self.workers_per_trial)
-        )
-
-
-def _conduct(
-    kind: type[_R],
-    wish: _Wish,
-    plan: Callable[[Captured], MakePlan],
-    background: bool,
-    display: StudyDisplay | None,
-    earlier: Study | None = None,
-) -> _R:
-    """Runs a study whose options are checked, from its capture to its end."""
-    __tracebackhide__ = True
-    call, options = wish.call, wish.options
-    _check_seats(wish, background)
-    began = time.perf_counter()
-    captured = capture(
-        call.fn, namespace=call.namespace, provide=call.provide, args=call.args, cells=call.cells,
-        travels=options.workers is not None, also=wish.models,
-    )  # fmt: skip
-    refuse_own_distribution(call.fn)
-    make = plan(captured)
-    capture_s = time.perf_counter() - began
-    chosen, reason = ("inline", "") if options.workers is None else engine_for(options)
-    with interrupts_held() as stopping:
-        remove_leftovers()
-        folder = earlier._folder if earlier else rundir.create_study()
-        try:
-            driver, study = _prepared(
-                kind, wish, captured, make, folder, (chosen, reason), capture_s, stopping
-            )
-        except BaseException:
-            if earlier is None:
-                shutil.rmtree(folder.path, ignore_errors=True)
-            raise
-        shown = NoStudyDisplay() if options.quiet else display or showing_study()
-        study._shown_in = None if options.quiet else current_cell()
-        shown.begin(study._header)
-        if background:
-            LIVE[study.id] = study  # type: ignore[assignment]
-            driver.start()
-            threading.Thread(
-                target=_see_to_its_end, args=(driver, study, shown, stopping), daemon=True
-            ).start()
-            return study
-        if options.workers is not None:
-            driver.start()
-            error = _see_to_its_end(driver, study, shown, stopping)
-            if error is None and keeps_worlds_ready() and STANDBY.allowed:
-                STANDBY.prepare(wanted(options.workers, chosen))
-    if options.workers is None:
-        error = _in_this_process(driver, study, shown, stopping)
-    if error is not None:
-        error.study = study  # type: ignore[attr-defined]
-        raise error
-    return study
-
-
-def _prepared(
-    kind: type[_R],
-    wish: _Wish,
-    captured: Captured,
-    make: MakePlan,
-    folder: rundir.StudyDir,
-    engine_and_why: tuple[str, str],
-    capture_s: float,
-    stopping: Presses,
-) -> tuple[Driver, _R]:
-    """Writes down what is asked for; (who conducts it, what the user will hold)."""
-    options, trial_options = wish.options, wish.trial_options
-    engine, reason = engine_and_why
-    plan = make(folder, wish.worlds)
-    alone = options.workers is None or wish.workers_per_trial == 1
-    job = _job(wish, captured, folder.path, "alone" if alone else engine)
-    about: Header = header_of(captured, trial_options, engine, reason, folder.shared)
-    manifest = manifest_of(captured, trial_options, in_words(job.args), about, capture_s)
-    if options.workers is not None:
-        files.save(job, folder.shared, folder.shared.job, own_modules())
-        for buffer in job.buffers:  # on disk now, from where the ranks take them
-            buffer.release()
-    folder.shared.write_bytes(folder.shared.source, captured.source.encode())
-    began_s, spent_s = _sessions_before(folder)
-    told = StudyHeader(
-        study_id=folder.id, kind=kind.kind, function=captured.name, digest=captured.digest,
-        quantity=wish.objective.quantity, direction=wish.objective.direction,
-        wanted=plan.planned, workers=options.workers,
-        workers_per_trial=wish.workers_per_trial, worlds=wish.worlds, engine="" if alone else engine,
-        sampler=wish.told.get("sampler", ""), pruner=wish.told.get("pruner", ""), space=wish.pieces,
-        started_s=time.time() - spent_s, folder=about.folder, lines=(*about.lines, *_remarks(wish)),
-    )  # fmt: skip
-    whole = {
-        **manifest, "kind": kind.kind, "status": "running", "quantity": wish.objective.quantity,
-        "direction": wish.objective.direction, "asked": wish.told, "repeats": wish.repeats, "out": wish.out,
-        "lineage": wish.taken.lineage, "workers": options.workers, "workers_per_trial": wish.workers_per_trial,
-        "run_header": manifest["header"], "header": asdict(told), "began_s": began_s,
-    }  # fmt: skip
-    folder.shared.write_json(folder.manifest, whole)
-    shared = {**manifest, "captured": [], "lineage": wish.taken.lineage}
-    asked = Asked(folder, job, shared, wish.objective, wish.judges, wish.keep_weights)
-    records = Records(folder.rows)
-    seats: Sequence[Seat]
-    if options.workers is None:
-        seats = [KernelSeat(wish.call.fn, captured, dict(wish.models))]
-    else:
-        STANDBY.drop()
-        want = wanted(wish.workers_per_trial, engine, options.workers)
-        seats = in_worlds(
-            want, folder.shared.job, wish.worlds, wish.workers_per_trial, trial_options, stopping,
-            uses_keras(captured.payload),
-        )  # fmt: skip
-    deadline_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
-    driver = Driver(asked, plan, seats, records, stopping, deadline_s)
-    return driver, kind(folder, whole, records, driver, stopping.press)
-
-
-def _see_to_its_end(
-    driver: Driver, study: Study | AblationResult, shown: StudyDisplay, stopping: Presses
-) -> BaseException | None:
-    """Shows a study in worlds until it has ended; what is to be raised."""
-    while not driver.wait(SHOW_EVERY_S):
-        _show(study, shown)
-    return _ended(driver, study, shown, stopping)
-
-
-def _in_this_process(
-    driver: Driver, study: Study | AblationResult, shown: StudyDisplay, stopping: Presses
-) -> BaseException | None:
-    """Runs all trials in the calling thread, while another one shows them; what is to be raised."""
-    over = threading.Event()
-
-    def show() -> None:
-        while not over.wait(SHOW_EVERY_S):
-            _show(study, shown)
-
-    showing = threading.Thread(target=show, name="obl-show", daemon=True)
-    showing.start()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):  # the driver has counted it
-            driver.work(0)
-    finally:
-        over.set()
-        showing.join()
-    return _ended(driver, study, shown, stopping)
-
-
-def _show(study: Study | AblationResult, shown: StudyDisplay) -> None:
-    with contextlib.suppress(Exception):  # what cannot be drawn costs no trial; the still will say why
-        shown.update(study._shown())
-
-
-def _ended(
-    driver: Driver, study: Study | AblationResult, shown: StudyDisplay, stopping: Presses
-) -> BaseException | None:
-    """Writes down how a study ended, and leaves its still; what is to be raised."""
-    driver.over()
-    status, error = "succeeded", None
-    if driver.problem is not None:
-        status, error = "failed", driver.problem
-    elif driver.timed_out:
-        status = "timed out"
-        error = RunTimedOut(f"the {study.kind} passed its timeout; what had ended by then is kept")
-    elif stopping:
-        status, error = "interrupted", KeyboardInterrupt()
-    elif not any(record.status == "succeeded" for record in study._all):
-        status = "failed"
-    study._ended(status)
-    study._folder.shared.tidy()
-    shown.end(study._shown())
-    return error
-
-
-def _job(wish: _Wish, captured: Captured, folder: Path, engine: str = "alone") -> Job:
-    """What all trials have in common."""
-    settings = wish.options.settings
-    if wish.taken.weights is not None:
-        settings = replace(settings, init_from=str(wish.taken.weights))
-    return Job(
-        name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-        args=wish.call.args, sources=captured.sources, seed=wish.options.seed, settings=settings, engine=engine,
-        run_dir=str(folder), beat_s=beat_s(wish.options),
-        path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
-        ablates=wish.ablates,
-    )  # fmt: skip
+    return conduct(AblationResult, wish, plan, background, display)
 
 
 def _unheard() -> Reporter:
     return Reporter(lambda event: None, 0)
-
-
-def _check_seats(wish: _Wish, background: bool) -> None:
-    """Refuses a number of ranks that makes no world."""
-    workers, each = wish.options.workers, checked_whole("workers_per_trial", wish.workers_per_trial, 1)
-    if workers is None and (each > 1 or background):
-        what = "background" if background else f"workers_per_trial={each}"
-        raise UsageProblem(f"{what} without workers", "a number of workers", f"workers={max(each, 1)}")
-    if workers is not None and workers < each:
-        raise UsageProblem(
-            f"workers={workers} with workers_per_trial={each}",
-            "at least as many ranks as one trial takes",
-            f"workers={each}",
-        )
-
-
-def _sessions_before(folder: rundir.StudyDir) -> tuple[float, float]:
-    """(Unix time in seconds at which a study first began, seconds that its earlier sessions took)."""
-    if not folder.manifest.is_file():
-        return time.time(), 0.0
-    before = json.loads(folder.manifest.read_text())
-    ends = [record.ended_s for record in read(folder.rows)]
-    ended_s = before.get("ended_s") or max(ends, default=before["header"]["started_s"])
-    return before["began_s"], max(0.0, ended_s - before["header"]["started_s"])
 
 
 def _as_written(asked: Sequence[Component]) -> tuple[str, ...]:
@@ -522,17 +240,6 @@ def _as_written(asked: Sequence[Component]) -> tuple[str, ...]:
     for each in asked:
         kinds.setdefault(each.kind, []).append(each.text)
     return tuple(f"{kind}s={','.join(texts)}" for kind, texts in kinds.items())
-
-
-def _remarks(wish: _Wish) -> list[str]:
-    workers, each = wish.options.workers, wish.workers_per_trial
-    said = list(wish.remarks)
-    if workers is not None and workers % each:
-        said.append(f"{workers % each} of {workers} workers left over: a trial takes {each}")
-    for what, source in wish.taken.lineage.items():
-        of = f"trial {source['trial']} of {source['study']}" if source["study"] else source["run"]
-        said.append(f"{what} from {of}")
-    return said
 
 
 def _earlier(resume: str | None) -> Study | None:
