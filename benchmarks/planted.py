@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from obl_magic.study.results import AblationResult
 
 SEEDS = 10
-REPEATS = 4
+REPEATS = 5
 WORKERS = 2
-SAMPLES = 3000
+SAMPLES = 8000
+"""So many that what does not matter does no harm either: noise to fit costs accuracy where samples are few."""
 VITAL, USEFUL, NOTHING, SPARE = "vital", "useful", ("noise1", "noise2"), "spare"
+IDLE = (*NOTHING, SPARE)
 ASKED = f"features={VITAL},{USEFUL},{','.join(NOTHING)} layers={SPARE}"
 WEIGHTS = {VITAL: 3.0, USEFUL: 1.2}
 """Of the features in the log odds of the label."""
@@ -53,7 +55,7 @@ def model_fn() -> Any:
     return keras.Sequential([keras.Input((4,)), *layers])
 
 
-def train(epochs: int = 6) -> float:
+def train(epochs: int = 4) -> float:
     """Accuracy on the half of the sample that was not trained on."""
     import keras
 
@@ -76,23 +78,24 @@ def study(seed: int) -> AblationResult:
 
 
 def ranked_rightly(table: pd.DataFrame) -> bool:
-    """Whether losing the vital feature harms most, the useful one second, and all else less than another seed does.
+    """Whether losing the vital feature harms most, the useful one second, and all else does less than another seed.
 
     Args:
-        table: of an ablation result. What another seed does is the base run's standard deviation over the repeats.
+        table: of an ablation result. What another seed does is the standard deviation over the repeats, of the base
+            run and of those without a part that does not matter, pooled: one row's alone is a guess from few numbers.
     """
     rows = table.set_index("component")
-    spread = float(rows["std"]["base"])
+    spread = float((rows["std"][["base", *IDLE]] ** 2).mean() ** 0.5)
     found = [name for name in rows.index if name != "base"]
     harms = rows["delta"][[VITAL, USEFUL]] < -spread
-    idle = rows["delta"][[*NOTHING, SPARE]].abs() <= spread
+    idle = rows["delta"][[*IDLE]].abs() <= spread
     return found[:2] == [VITAL, USEFUL] and bool(harms.all()) and bool(idle.all())
 
 
 def taken_for_noise(table: pd.DataFrame) -> int:
     """How many of the three that do not matter the table itself calls noise."""
     rows = table.set_index("component")
-    return int(sum(rows.loc[name, "within_noise"] is True for name in (*NOTHING, SPARE)))
+    return int(sum(rows.loc[name, "within_noise"] is True for name in IDLE))
 
 
 def taken_for_effects(table: pd.DataFrame) -> int:
@@ -105,10 +108,7 @@ def measure(quick: bool) -> list[Line]:
     """How many studies rank rightly, what the table's own test says, and the mean deltas."""
     seeds = 2 if quick else SEEDS
     tables = [study(seed).table for seed in range(seeds)]
-    idle, deltas = (
-        (VITAL, USEFUL, *NOTHING, SPARE),
-        [table.set_index("component")["delta"] for table in tables],
-    )
+    deltas = [table.set_index("component")["delta"] for table in tables]
     right = float(sum(map(ranked_rightly, tables)))
     noise, effects = float(sum(map(taken_for_noise, tables))), float(sum(map(taken_for_effects, tables)))
     return [
@@ -125,5 +125,8 @@ def measure(quick: bool) -> list[Line]:
             (effects,),
             Goal("at least", 2 * seeds),
         ),
-        *(Line(f"delta of {name}", "accuracy", tuple(delta[name] for delta in deltas)) for name in idle),
+        *(
+            Line(f"delta of {name}", "% accuracy", tuple(100 * delta[name] for delta in deltas))
+            for name in (VITAL, USEFUL, *IDLE)
+        ),
     ]

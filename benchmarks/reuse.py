@@ -17,7 +17,7 @@ SEEDS = 5
 TRIALS = 6
 TRIAL_EPOCHS = 3
 MOST_EPOCHS = 60
-TARGET = 0.97
+TARGET = 0.98
 WORKERS = 2
 SPACE = "lr=log(1e-3,1e-2) units=int(32,128)"
 
@@ -27,9 +27,12 @@ def train(
 ) -> dict[str, object]:
     """A small network on scikit-learn's digits, until it is good enough; its last accuracy, and all of them."""
     import keras
+    import numpy as np
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))  # writers follow one another: the last are others
+    x, y = x[order], y[order]
     layers = [keras.layers.Dense(units, "relu"), keras.layers.Dropout(0.2), keras.layers.Dense(10)]
     model = keras.Sequential([keras.Input((64,)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
