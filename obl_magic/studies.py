@@ -131,6 +131,7 @@ def search(
         told={"sampler": sampler, "pruner": pruner, "trials": trials, "seed": options.seed,
               "space": " ".join(text_of(domain) for domain in domains)},
         pieces=tuple(text_of(domain) for domain in domains), judges=pruner != "none", keep_weights=keep_weights,
+        varied=tuple(domain.name for domain in domains),
     )  # fmt: skip
 
     def plan(captured: Captured) -> MakePlan:

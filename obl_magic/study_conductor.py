@@ -58,6 +58,7 @@ class Wish:
         told: what is recorded of the wish. pieces: of the spec, as the user would write them.
         judges: values on the way decide. keep_weights: of how many trials. ablates: it is an ablation study.
         models: functions that may stand in for ``model_fn``. repeats: of each run.
+        varied: parameters that each trial gets from the plan.
         remarks: what the user should know; grows until the study begins.
     """
 
@@ -75,6 +76,7 @@ class Wish:
     ablates: bool = False
     models: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     repeats: int = 1
+    varied: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list)
 
     def passed_over(self, name: str, error: Exception) -> None:
@@ -110,7 +112,8 @@ def conduct(
     _check_seats(wish, background)
     began = time.perf_counter()
     captured = capture(
-        call.fn, namespace=call.namespace, provide=call.provide, args=call.args, cells=call.cells,
+        call.fn, namespace=call.namespace, provide=call.provide, args={**dict.fromkeys(wish.varied), **call.args},
+        cells=call.cells,
         travels=options.workers is not None, also=wish.models,
     )  # fmt: skip
     refuse_own_distribution(call.fn)
@@ -131,6 +134,9 @@ def conduct(
         shown = NoStudyDisplay() if options.quiet else display or showing_study()
         study._shown_in = None if options.quiet else current_cell()
         shown.begin(study._header)
+        if options.workers is not None and study.kind == "search" and not options.quiet:
+            # what a still needs, and what takes seconds to import, while the worlds come up
+            threading.Thread(target=Study.prepare_still, name="obl-import", daemon=True).start()
         if background:
             LIVE[study.id] = study  # type: ignore[assignment]
             driver.start()
@@ -260,7 +266,8 @@ def _ended(
         status = "failed"
     study._ended(status)
     study._folder.shared.tidy()
-    shown.end(study._shown())
+    if not isinstance(shown, NoStudyDisplay):
+        shown.end(study._shown())
     return error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
+from obl_magic.errors import UsageProblem
 from obl_magic.values import Component, Outcome, Trial
 
 
@@ -19,6 +20,7 @@ class Ablation:
 
     def __init__(self, components: Sequence[Component], repeats: int, seed: int) -> None:
         self.planned = repeats * (1 + len(components))
+        self._repeats, self._failed = repeats, 0
         self._left = self._each(components, repeats, seed)
         self._lock = threading.Lock()
 
@@ -32,7 +34,21 @@ class Ablation:
         return False
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Nothing depends on how it went."""
+        """Notes a base run.
+
+        Raises:
+            UsageProblem: none of them has succeeded, so that there is nothing to compare with.
+        """
+        if trial.component is not None:
+            return
+        with self._lock:
+            self._failed += outcome.status != "succeeded"
+            if self._failed == self._repeats:
+                raise UsageProblem(
+                    f"an ablation whose base run fails: {outcome.error}",
+                    "a function that trains as it is",
+                    "%%oblivious --function NAME, and mend it first",
+                )
 
     @staticmethod
     def _each(components: Sequence[Component], repeats: int, seed: int) -> Iterator[Trial]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from obl_magic.events.event import LAUNCHER, Launched
+from obl_magic.events.fold import RunState
 from obl_magic.interrupts import Presses
 from obl_magic.plan.base import Plan
 from obl_magic.rundir import StudyDir
@@ -182,12 +183,25 @@ class Driver:
         return Call(job, changes, ledger, Run(ledger, manifest), judge)
 
     def _written_down(self, trial: Trial, call: Call, number: int) -> None:
+        """Tells the plan and the file of records; the plan may find that the study cannot go on."""
         state, objective = call.run._ledger.state, self._asked.objective
         outcome = self._outcome(call)
-        self._plan.tell(trial, outcome)
+        try:
+            self._plan.tell(trial, outcome)
+        finally:
+            with self._lock:
+                self._records.add(self._record(trial, outcome, call.run.id, state, number))
+                self._drop_weights()
+                known = any(record.status != "failed" for record in self._records.all)
+        if call.run.status == "succeeded" and objective.of(state) is None and not known:
+            raise objective.nobody_produced(state)
+
+    def _record(
+        self, trial: Trial, outcome: Outcome, run_id: str, state: RunState, number: int
+    ) -> TrialRecord:
         component, trained = trial.component, state.trained
-        record = TrialRecord(
-            number=trial.number, run_id=call.run.id, status=outcome.status, value=outcome.value, error=outcome.error,
+        return TrialRecord(
+            number=trial.number, run_id=run_id, status=outcome.status, value=outcome.value, error=outcome.error,
             params=dict(trial.args), seed=trial.seed, began_s=state.ready_s or state.started_s or 0.0,
             ended_s=state.ended_s or time.time(), returned=dict(state.returned or {}), world=number,
             component=component.name if component else "base" * self._asked.job.ablates,
@@ -195,12 +209,6 @@ class Driver:
             parameters=trained.parameters if trained else None, layers=tuple(trained.layers) if trained else (),
             inputs=trained.inputs if trained else None,
         )  # fmt: skip
-        with self._lock:
-            self._records.add(record)
-            self._drop_weights()
-            known = any(r.status != "failed" for r in self._records.all)
-        if call.run.status == "succeeded" and objective.of(state) is None and not known:
-            raise objective.nobody_produced(state)
 
     def _outcome(self, call: Call) -> Outcome:
         state, objective = call.run._ledger.state, self._asked.objective

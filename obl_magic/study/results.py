@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
 import time
@@ -314,6 +315,11 @@ class Study(_Results):
         from obl_magic.plan.search import importances_of
 
         return importances_of(self.optuna)
+
+    @staticmethod
+    def prepare_still() -> None:
+        """Imports what :attr:`importances` needs."""
+        importlib.import_module("optuna.importance")
 
     def _ranked(self) -> list[TrialView]:
         found = ranked(self._all, self.direction)

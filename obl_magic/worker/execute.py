@@ -234,8 +234,10 @@ def _cell(value: Any) -> Any:
 
 def tidy() -> None:
     """Clears what a job has left in the frameworks, before the next one."""
-    if keras := sys.modules.get("keras"):
-        keras.backend.clear_session(free_memory=False)
+    if "keras" in sys.modules:
+        from obl_magic.worker.keras.clearing import clear
+
+        clear()
     gc.collect()
 
 

@@ -5,6 +5,7 @@ A rank that the kernel's own out-of-memory killer ends is killed by signal 9, as
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def ended_after_s(error: BaseException, home: Path) -> float:
     """Seconds from what broke to the end of the run."""
     ended_s: float = error.run._ledger.state.ended_s  # type: ignore[attr-defined]
     return ended_s - float((home / "broke").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _functions_are_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in the first folder that Python looks in, as beside a notebook."""
+    monkeypatch.setattr(sys, "path", [str(Path(filling.__file__).parent), *sys.path])
 
 
 @pytest.mark.parametrize(

@@ -121,19 +121,22 @@ def test_a_component_whose_run_fails_is_a_failed_row_with_its_error(home: Path) 
     assert table.index.tolist()[-1] == "a"
 
 
-def test_a_base_run_that_fails_leaves_no_deltas(home: Path) -> None:
-    """And its error in the first row."""
+def test_an_ablation_whose_base_run_fails_ends_there(home: Path) -> None:
+    """There would be nothing to compare with; what failed is said, and kept."""
 
     def fails(a: bool = True) -> float:
         if a:
-            raise ValueError("the base run fails")
+            raise ValueError("no such luck")
         return 1.0
 
-    result = ablate(fails, "flags=a", maximize="value")
-    table = rows(result)
-    assert table.error["base"] == "ValueError: the base run fails"
-    assert table.delta.isna().all()
-    assert "base" in repr(result)
+    said = r"got an ablation whose base run fails: ValueError: no such luck; expected a function that trains as it is"
+    with pytest.raises(UsageProblem, match=said) as caught:
+        ablate(fails, "flags=a", maximize="value", repeats=2)
+    study = caught.value.study  # type: ignore[attr-defined]
+    assert rows(study).error["base"] == "ValueError: no such luck"
+    assert len(study.runs) == 2
+    assert study.status == "failed"
+    assert "base" in repr(study)
 
 
 def never(dataset_fn: Any, flag: bool = True, lr: float = 1.0) -> float:

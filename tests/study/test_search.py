@@ -614,3 +614,14 @@ def test_no_weights_are_kept_where_none_are_wanted(home: Path) -> None:
     """And none need be copied."""
     study = search(searched.fits, "lr=log(1e-3,1e-1)", trials=2, args={"epochs": 1}, keep_weights=0)
     assert not list(study.dir.rglob("weights.npz"))
+
+
+def test_a_parameter_without_default_may_be_searched(home: Path) -> None:
+    """Each trial gives it; nobody else has to."""
+
+    def needs(rate: float, units: int = 1) -> float:
+        return rate * units
+
+    study = obl_magic.search(needs, "rate=float(1,2)", trials=3, minimize="value", quiet=True)
+    assert study.trials.status.tolist() == ["succeeded"] * 3
+    assert study.best.value == study.best.params["rate"]
