@@ -37,7 +37,7 @@ test: setup lint
 
 # Every fault at every place, ten trainings that lose ranks at random, 200 runs in a row; prints a table.
 faults: setup
-	OBL_FAULTS=all $(PY) -m pytest tests/faults tests/study/test_search_worlds.py
+	OBL_FAULTS=all $(PY) -m pytest tests/faults
 
 lint: setup
 	$(PY) -m ruff check .

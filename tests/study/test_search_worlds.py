@@ -107,7 +107,7 @@ def test_a_trial_sees_nothing_of_the_trial_before_it(home: Path) -> None:
         assert trials[name].tolist()[1:] == [one[name][0] for one in alone], name
 
 
-@pytest.mark.skipif(os.environ.get("OBL_FAULTS") != "all", reason="takes long: make faults")
+@pytest.mark.skipif(os.environ.get("OBL_STUDIES") != "all", reason="takes a minute: OBL_STUDIES=all")
 def test_the_memory_of_a_world_grows_no_more_than_tensorflow_itself(home: Path) -> None:
     """A fit in a plain loop leaves some 4 MB with TensorFlow each time; what trials add to that is little."""
     study = search(searched.grows, "x=int(0,9)", trials=14, keep_weights=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import numpy as np
 import pytest
 import trained
@@ -85,6 +86,7 @@ def with_data(dataset_fn):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["mpi", "horovod"] if os.environ.get("OBL_PARITY") == "all" else ["mpi"])
 def test_loops_logs_and_callbacks_of_ones_own_keep_the_numbers(home, engine, single):
     """Batch norm, adapted layers, stand-ins, metrics by hand; logs under other names; a rank that stops alone."""
     run = obl_magic.run(
