@@ -26,7 +26,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("OBL_STUDIES") != "all", reason="takes a minute: OBL_STUDIES=all, or make bench")
+@pytest.mark.skipif(
+    os.environ.get("OBL_STUDIES") != "all", reason="takes a minute: OBL_STUDIES=all, or make bench"
+)
 def test_a_planted_study_ranks_its_parts_rightly(
     planted: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
