@@ -194,4 +194,4 @@ def test_the_chain_notebook_hands_on_parameters_and_weights(home: Path) -> None:
     begun = [run.metrics.query("name == 'val_loss'").value.iloc[0] for run in (final, scratch)]
     assert begun[0] < begun[1]
     assert result.table.component[1] == "standardise"
-    assert f"params: trial {study.best.number} of {study.id}" in notebook.shown("%oblivious runs")
+    assert f"params + weights: {study.best.run.id}" in notebook.shown("%oblivious runs")
