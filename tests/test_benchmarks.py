@@ -113,6 +113,16 @@ def test_lengths_are_drawn_again_alike_and_uneven(benchmarks: SimpleNamespace) -
     assert max(drawn) > 2 * min(drawn)
 
 
+def test_most_trials_are_stopped_early_in_an_order_that_the_seed_draws(benchmarks: SimpleNamespace) -> None:
+    """As many of each length, whatever the seed."""
+    searching = benchmarks.searching
+    drawn = searching.stopped_early(3)
+    assert drawn == searching.stopped_early(3) != searching.stopped_early(4)
+    assert sorted(drawn) == sorted(searching.stopped_early(4))
+    assert drawn.count(searching.FULL_S) == searching.FULL
+    assert len(drawn) == searching.TRIALS
+
+
 def planted_table(std: float = 0.01, **deltas: float) -> pd.DataFrame:
     """A table as an ablation result gives it, sorted by harm."""
     told = {"vital": -0.3, "useful": -0.05, "noise1": 0.002, "noise2": -0.001, "spare": 0.0} | deltas
