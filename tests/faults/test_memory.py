@@ -13,7 +13,7 @@ import filling
 import pytest
 
 import obl_magic
-from obl_magic.errors import RankDied
+from obl_magic.errors import RankDied, RunStalled
 
 pytestmark = pytest.mark.slow
 
@@ -62,10 +62,21 @@ def test_a_tensor_too_large_is_tensorflows_own_exception(home: Path) -> None:
 
 
 def test_a_rank_without_a_byte_left_is_told_one_way_or_the_other(home: Path) -> None:
-    """Not even MPI's threads have memory then: the rank raises if it still can, else it is named as dead."""
+    """Not even MPI's threads have memory then: the rank raises if it still can, else it is named as dead, or stands."""
     args = {"folder": str(home)}
     with pytest.raises((MemoryError, obl_magic.errors.RunFailed)) as caught:
-        obl_magic.run(filling.to_the_last_byte, workers=2, engine="mpi", args=args, quiet=True, timeout=60)
+        obl_magic.run(
+            filling.to_the_last_byte,
+            workers=2,
+            engine="mpi",
+            args=args,
+            quiet=True,
+            stall_timeout=15,
+            timeout=60,
+        )
+    if isinstance(caught.value, RunStalled):
+        assert "rank 1: " in str(caught.value)
+        return
     if isinstance(caught.value, RankDied):
         assert str(caught.value).startswith("rank 1 died: signal ")
         assert "before it was full" in str(caught.value)
