@@ -173,15 +173,9 @@ def launch(
         folder = rundir.create()
         notes = [] if earlier is None else _take_over(earlier, captured, folder)
         header = header_of(captured, options, chosen, reason, folder)
-        job = Job(
-            name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-            args=call.args, sources=captured.sources, seed=options.seed, settings=replace(
-                options.settings, goes_on=earlier is not None, keep_each_epoch=options.retries > 0
-            ),
-            engine="alone" if workers is None else chosen, run_dir=str(folder.path),
-            beat_s=beat_s(options),
-            path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
-        )  # fmt: skip
+        settings = replace(options.settings, goes_on=earlier is not None, keep_each_epoch=options.retries > 0)
+        engine = "alone" if workers is None else chosen
+        job = job_of(captured, call, replace(options, settings=settings), engine, folder.path)
         manifest = manifest_of(captured, options, arguments, header, capture_s)
         manifest["lineage"] = dict(lineage or {})
         folder.write_bytes(folder.source, captured.source.encode())
@@ -216,6 +210,21 @@ def launch(
     elif interrupted:  # when the run was over; what else the cell does is to stop
         raise KeyboardInterrupt
     return this
+
+
+def job_of(captured: Captured, call: Call, options: Options, engine: str, folder: Path) -> Job:
+    """A call as the ranks get it.
+
+    Args:
+        captured: its function. call: its arguments. options: how it behaves. engine: already decided.
+        folder: of the run, or of the study whose trials differ in little.
+    """
+    return Job(
+        name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
+        args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings, engine=engine,
+        run_dir=str(folder), beat_s=_beat_s(options),
+        path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
+    )  # fmt: skip
 
 
 def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Presses) -> None:
@@ -255,7 +264,7 @@ def _take_over(earlier: Run, captured: Captured, folder: rundir.RunDir) -> list[
     return [f"goes on from run {earlier.id}{changed}"]
 
 
-def beat_s(options: Options) -> float:
+def _beat_s(options: Options) -> float:
     """Seconds between two heartbeats of a rank: several of them fit into the time it may stand still."""
     return min(1.0, (options.stall_timeout_s or math.inf) / 4)
 

@@ -17,7 +17,6 @@ _OPENMPI_EXIT = re.compile(r"Process name: \[.*?(\d+)\]\s*Exit code:\s*(\d+)", r
 _OPENMPI_LEFT = re.compile(r"has exited due to process rank (\d+) .*?exiting\s+improperly", re.S)
 _MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)")
 _MPICH_EXIT = re.compile(r"=\s+EXIT CODE: (\d+)")
-_SPAWN_LIMITS = re.compile(r"not enough slots|There are not enough slots", re.I)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.objective import Objective, checked_objective
 from obl_magic.study.results import AblationResult, Study, open_results
-from obl_magic.study_conductor import MakePlan, Wish, conduct, job_of
+from obl_magic.study_conductor import MakePlan, Wish, conduct, shared_job
 from obl_magic.values import RESERVED, Captured, CellSource
 from obl_magic.worker import execute
 from obl_magic.worker.report import Reporter
@@ -126,7 +126,7 @@ def search(
     _refuse_unknown(fn, domains)
     wish = Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
-        workers_per_trial=workers_per_trial, taken=taken, wanted=trials,
+        workers_per_trial=workers_per_trial, taken=taken,
         out=out or (earlier._manifest["out"] if earlier else ""),
         told={"sampler": sampler, "pruner": pruner, "trials": trials, "seed": options.seed,
               "space": " ".join(text_of(domain) for domain in domains)},
@@ -220,7 +220,7 @@ def ablate(
 
     def plan(captured: Captured) -> MakePlan:
         arguments = execute.arguments_for(
-            captured.provided_values, job_of(wish, captured, Path()), fn, _unheard()
+            captured.provided_values, shared_job(wish, captured, Path()), fn, _unheard()
         )
         seen = ablating.rehearse(fn, arguments, _needed(asked, fn, arguments))
         usual = arguments.get("model_fn", names.get("model_fn"))

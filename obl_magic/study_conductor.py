@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.chain import Inherited
-from obl_magic.conductor import Call, beat_s
+from obl_magic.conductor import Call, job_of
 from obl_magic.display.base import Header
 from obl_magic.display.studies import NoStudyDisplay, StudyDisplay, StudyHeader
 from obl_magic.errors import RunTimedOut, UsageProblem
@@ -54,7 +53,7 @@ class Wish:
 
     Attributes:
         call: the function, and what all trials are called with. objective: what is compared. options: of each trial.
-        workers_per_trial: ranks of each. taken: from earlier runs. out: its name. wanted: trials, or None.
+        workers_per_trial: ranks of each. taken: from earlier runs. out: its name.
         told: what is recorded of the wish. pieces: of the spec, as the user would write them.
         judges: values on the way decide. keep_weights: of how many trials. ablates: it is an ablation study.
         models: functions that may stand in for ``model_fn``. repeats: of each run.
@@ -70,7 +69,6 @@ class Wish:
     out: str
     told: dict[str, Any]
     pieces: tuple[str, ...]
-    wanted: int | None = None
     judges: bool = False
     keep_weights: int = 0
     ablates: bool = False
@@ -172,7 +170,7 @@ def _prepared(
     engine, reason = engine_and_why
     plan = make(folder, wish.worlds)
     alone = options.workers is None or wish.workers_per_trial == 1
-    job = job_of(wish, captured, folder.path, "alone" if alone else engine)
+    job = shared_job(wish, captured, folder.path, "alone" if alone else engine)
     about: Header = header_of(captured, trial_options, engine, reason, folder.shared)
     manifest = manifest_of(captured, trial_options, in_words(job.args), about, capture_s)
     if options.workers is not None:
@@ -271,18 +269,13 @@ def _ended(
     return error
 
 
-def job_of(wish: Wish, captured: Captured, folder: Path, engine: str = "alone") -> Job:
+def shared_job(wish: Wish, captured: Captured, folder: Path, engine: str = "alone") -> Job:
     """What all trials have in common."""
     settings = wish.options.settings
     if wish.taken.weights is not None:
         settings = replace(settings, init_from=str(wish.taken.weights))
-    return Job(
-        name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
-        args=wish.call.args, sources=captured.sources, seed=wish.options.seed, settings=settings, engine=engine,
-        run_dir=str(folder), beat_s=beat_s(wish.options),
-        path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
-        ablates=wish.ablates,
-    )  # fmt: skip
+    options = replace(wish.options, settings=settings)
+    return replace(job_of(captured, wish.call, options, engine, folder), ablates=wish.ablates)
 
 
 def _check_seats(wish: Wish, background: bool) -> None:

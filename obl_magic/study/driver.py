@@ -68,6 +68,7 @@ class Driver:
     ) -> None:
         self._asked, self._plan, self._seats, self._records = asked, plan, seats, records
         self._stopping, self._deadline_s = stopping, deadline_s
+        self._may_hold = {record.number for record in records.all}
         self._lock = threading.Lock()
         self._live: dict[int, Live] = {}
         self._busy_s = [0.0] * len(seats)
@@ -228,6 +229,6 @@ class Driver:
             return
         best = ranked(self._records.all, self._asked.objective.direction)[: self._asked.keep_weights]
         kept = {record.number for record in best}
-        for record in self._records.all:
-            if record.number not in kept:
-                self._asked.folder.trial(record.number).weights.unlink(missing_ok=True)
+        for number in {*self._may_hold, self._records.all[-1].number} - kept:
+            self._asked.folder.trial(number).weights.unlink(missing_ok=True)
+        self._may_hold = kept

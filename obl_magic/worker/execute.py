@@ -22,14 +22,12 @@ from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import tracebacks
+from obl_magic.worker.ablating import DATASET_FN, Proof, ablated
 from obl_magic.worker.collectives import Connections
 from obl_magic.worker.frameworks import on_import, when_imported
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
 from obl_magic.worker.report import Pruned, Reporter, reporting
-
-DATASET_FN = "dataset_fn"
-"""The name by which a function gets its data, so that hand-written loops can be cut too (and features ablated)."""
 
 SHORT = 200
 """Characters of a returned text that are kept beside the value itself."""
@@ -68,8 +66,6 @@ def call(
     with ExitStack() as contexts:
         contexts.enter_context(reporting(reporter))
         if job.ablates:
-            from obl_magic.worker.ablating import ablated
-
             saw = _proof(reporter)
             arguments = contexts.enter_context(ablated(job.component, function, arguments, saw, models))
         adapter: list[Any] = []
@@ -106,10 +102,10 @@ def call(
         return value
 
 
-def _proof(reporter: Reporter) -> Callable[[Any], None]:
+def _proof(reporter: Reporter) -> Callable[[Proof], None]:
     """Says what is really trained; rank 0 speaks for all."""
 
-    def saw(proof: Any) -> None:
+    def saw(proof: Proof) -> None:
         if reporter.rank == 0:
             reporter.emit(Trained(0, time.time(), proof.parameters, list(proof.layers), proof.inputs))
 
