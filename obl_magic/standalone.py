@@ -58,7 +58,7 @@ def run(
     batch: str = "global",
     lr_scale: str = "none",
     warmup_epochs: int = 0,
-    sync_batchnorm: bool = False,
+    sync_batchnorm: bool = True,
     init_from: str = "",
     show_ranks: Collection[int] = (0,),
 ) -> Any:

@@ -84,6 +84,7 @@ class Settings:
         lr_scale: ``none``, ``linear`` or ``sqrt``; for per-worker batches.
         warmup_epochs: epochs over which the scaled learning rate is reached.
         sync_batchnorm: batch normalisation over the global batch.
+        prove: model calls that are shared over the ranks are computed whole, too, now and then, and compared.
         keep_each_epoch: write every epoch of a fit down, so that another world can go on from it.
         goes_on: begin where an earlier world has left the function.
         stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
@@ -95,7 +96,8 @@ class Settings:
     batch: str = "global"
     lr_scale: str = "none"
     warmup_epochs: int = 0
-    sync_batchnorm: bool = False
+    sync_batchnorm: bool = True
+    prove: bool = True
     keep_each_epoch: bool = False
     goes_on: bool = False
     stop_after: int | None = None

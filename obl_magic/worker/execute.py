@@ -22,7 +22,7 @@ from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, Job
 from obl_magic.worker import tracebacks
-from obl_magic.worker.ablating import DATASET_FN, Proof, ablated
+from obl_magic.worker.ablating import Proof, ablated
 from obl_magic.worker.collectives import Connections
 from obl_magic.worker.frameworks import on_import, when_imported
 from obl_magic.worker.keras.verifying import Verified
@@ -83,8 +83,6 @@ def call(
             randomness.seed_all(job.seed)
 
         contexts.enter_context(when_imported("keras", connect))
-        if adapter:
-            _cut_datasets(adapter[0], function, arguments)
         reporter.begun = True
         value = function(**arguments)
         if adapter:
@@ -110,13 +108,6 @@ def _proof(reporter: Reporter) -> Callable[[Proof], None]:
             reporter.emit(Trained(0, time.time(), proof.parameters, list(proof.layers), proof.inputs))
 
     return saw
-
-
-def _cut_datasets(adapter: Any, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Lets the adapter see what ``dataset_fn`` makes, whether it comes as an argument or as a global name."""
-    for names in (arguments, getattr(function, "__globals__", {})):
-        if callable(names.get(DATASET_FN)):
-            names[DATASET_FN] = adapter.dataset_fn(names[DATASET_FN])
 
 
 def arguments_for(

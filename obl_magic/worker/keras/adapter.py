@@ -11,19 +11,19 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
+from obl_magic.worker.keras import batchnorm, data, losses, randomness, refusals
 from obl_magic.worker.keras.checksum import Checksum
+from obl_magic.worker.keras.custom_loops import CustomLoops
 from obl_magic.worker.keras.fits import Fits
-from obl_magic.worker.keras.foreign import ForeignCode
 from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.looks import Looks
-from obl_magic.worker.keras.loops import HandLoops
+from obl_magic.worker.keras.model_calls import ModelCalls
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Resuming
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
-from obl_magic.worker.keras.steps import ShardedSteps
+from obl_magic.worker.keras.steps import SharedSteps
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
@@ -42,10 +42,10 @@ class Adapter:
         self._world, self._reporter, self._settings = world, reporter, settings
         self._patches = Patches()
         self._state = SharedState(world)
-        self._loops = HandLoops(world, reporter.note, self._before_batch)
-        self._foreign = ForeignCode(world, self._patches, reporter.note)
-        self._steps = ShardedSteps(world, self._state, reporter.note, self._foreign.look_for_metrics)
-        self._gradients = GradientReducer(world, self._before_apply)
+        self._calls = ModelCalls(world, self._state, reporter.note, settings.prove, self._progressed)
+        self._loops = CustomLoops(self._calls, self._before_batch)
+        self._steps = SharedSteps(world, self._state, self._calls, reporter.note)
+        self._gradients = GradientReducer(world, self._before_apply, lambda: bool(self._calls.shared))
         reporter.waiting = lambda: self._gradients.clock.total_s
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
@@ -77,12 +77,11 @@ class Adapter:
             return
         data.install(self._patches, self._world, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
+        self._calls.install(self._patches)
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
-        self._foreign.install()
-        metrics.install(self._patches)
-        randomness.install(self._patches, self._world.rank)
+        randomness.install(self._patches, self._reporter.note)
         batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
         self._rate.install(self._patches, self._gradients.applying)
         self._writer.install(self._patches)
@@ -110,23 +109,22 @@ class Adapter:
         """What a verification has found when the function ended by itself."""
         return self._looks.verified(self._state.trained())
 
-    def dataset_fn(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A ``dataset_fn`` whose datasets are cut over the ranks wherever they are iterated."""
-        return self._loops.wrapped(function) if self._world.size > 1 else function
-
     @property
     def distributed(self) -> bool:
         """Whether anything in the function was made distributed."""
-        return bool(self._fits.count or self._steps.made or self._gradients.applied or self._loops.iterated)
+        return bool(self._fits.count or self._steps.made or self._calls.shared)
 
     def _before_apply(self, optimizer: Any, variables: Sequence[Any]) -> None:
         self._state.broadcast_new(variables)
         if optimizer is not None:
             self._state.trains(optimizer, variables)
 
-    def _before_batch(self) -> None:
-        """What a hand-written loop does before each batch."""
+    def _progressed(self) -> None:
         self._reporter.ticks += 1
+
+    def _before_batch(self) -> None:
+        """What a hand-written loop does before each of its steps."""
+        self._progressed()
         self._state.broadcast_late()
 
     def _average_first(self, original: Any) -> Any:

@@ -1,8 +1,8 @@
 """Batch normalisation over the global batch: moments, gradients and moving statistics of all ranks together.
 
-The mean is taken first, the variance around it (two passes, as one process does). Each rank back-propagates the
-gradient of its own loss, which is later weighted with its share ``w`` of the batch; a moment that all ranks share
-therefore passes back ``sum_q(w_q g_q) / w_r``.
+The mean is taken first, the variance around it (two passes, as one process does). Each rank back-propagates a gradient that
+enters the sum over ranks with a weight ``v`` (its share ``w`` of the batch in Keras' own steps, one in a shared call); a
+moment that all ranks share, each with its share ``w``, therefore passes back ``w_r sum_q(v_q g_q) / v_r``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def install(patches: Patches, world: Collectives, every_layer: bool) -> None:
     patches.replace(keras.layers.BatchNormalization, "_moments", make)
 
 
-def _global_moments(world: Collectives, scope: scopes.StepScope, layer: Any, inputs: Any, mask: Any) -> Any:
+def _global_moments(world: Collectives, scope: scopes.RowScope, layer: Any, inputs: Any, mask: Any) -> Any:
     axes = list(layer._reduction_axes)
     if mask is None:
         weight = scope.weight
@@ -49,14 +49,14 @@ def _global_moments(world: Collectives, scope: scopes.StepScope, layer: Any, inp
     else:
         valid = ops.cast(ops.broadcast_to(ops.expand_dims(mask, -1), ops.shape(inputs)), inputs.dtype)
         count = ops.sum(valid, axis=axes)[0]
-        here = tf.where(scope.local > 0, tf.cast(count, tf.float32), 0.0)
+        here = tf.where(tf.convert_to_tensor(scope.local) > 0, tf.cast(count, tf.float32), 0.0)
         (everywhere,) = world.allreduce([here])
         weight = tf.math.divide_no_nan(here, everywhere)
 
         def mean_of(values: Any) -> Any:
             return ops.sum(values * valid, axis=axes) / (count + keras.backend.epsilon())
 
-    shared = _shared(world, weight, scope.weight)
+    shared = _shared(world, weight, scope.gradient_weight)
     mean = shared(mean_of(inputs))
     centred = inputs - ops.reshape(mean, _broadcastable(inputs, axes))
     return mean, shared(mean_of(ops.square(centred)))
@@ -66,8 +66,8 @@ def _shared(world: Collectives, weight: Any, share: Any) -> Callable[[Any], Any]
     """The weighted mean over ranks of a local mean, with the gradient described above.
 
     Args:
-        world: the collectives. weight: this rank's weight in the mean. share: its share of the global batch, with
-            which its gradients will be weighted.
+        world: the collectives. weight: this rank's weight in the mean. share: with which its gradients will be
+            weighted.
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]

@@ -43,6 +43,7 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
             adapter = self.data_adapter
+            self._obl_batches = self._distributed_dataset
             if isinstance(adapter, ArrayDataAdapter):
                 _check_same(world, adapter)
                 if batch == "per-worker":
@@ -61,6 +62,11 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
         return __init__
 
     patches.replace(tf_trainer.TFEpochIterator, "__init__", make)
+
+
+def whole_batches(iterator: Any) -> None:
+    """Makes an epoch iterator yield the whole of each global batch, as a :class:`Shard` of which every row counts."""
+    iterator._distributed_dataset = shard_batches(iterator._obl_batches, 0, 1)
 
 
 def _check_same(world: Collectives, adapter: Any) -> None:

@@ -1,11 +1,17 @@
-"""Averages gradients over ranks at the outermost ``Optimizer.apply``: before clipping, decay, EMA, loss scaling.
+"""Adds gradients up over ranks, once: as they leave a tape, or in Keras' own steps where an optimizer applies them.
 
-The average is weighted with each rank's share of the global batch, so uneven shards are exact and a rank
-without samples contributes nothing. All dense gradients of a step travel in one call.
+*As they leave a tape.* Model calls are shared, so a gradient is the rank's part times the number of ranks, or the same on all
+ranks: their mean is the single process's, whatever the formula. What the code does with it then (clipping by hand, norms, an
+optimizer of its own) is the same on every rank.
+
+*Where an optimizer applies them.* In Keras' own steps the data are shared and the mean is weighted with each rank's share
+of the batch, so uneven shards are exact and a rank without samples contributes nothing; accumulated gradients are added
+up once per applied step. It happens at the outermost ``Optimizer.apply``: before clipping, decay, EMA, loss scaling.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,36 +20,44 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
-from tensorflow.python import pywrap_tfe
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras import slices
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.rows import mean_over_ranks
 from obl_magic.worker.keras.waiting import WaitClock
 
 
 class GradientReducer:
-    """Replaces ``apply`` on Keras' optimizer classes.
+    """Replaces ``apply`` on Keras' optimizer classes, and what leaves a ``GradientTape``.
 
     Args:
         world: the collectives.
-        before: called with (optimizer, variables) before gradients are reduced, e.g. to broadcast state.
+        before: called with (optimizer, variables) before gradients are applied, e.g. to broadcast state.
+        calls_are_shared: whether any model call was shared, so that what leaves a tape may be a part.
     """
 
-    def __init__(self, world: Collectives, before: Callable[[Any, Sequence[Any]], None]) -> None:
-        self._world, self._before = world, before
+    def __init__(
+        self,
+        world: Collectives,
+        before: Callable[[Any, Sequence[Any]], None],
+        calls_are_shared: Callable[[], bool],
+    ) -> None:
+        self._world, self._before, self._calls_are_shared = world, before, calls_are_shared
         self._inside = False
         self._accumulates = False
-        self._reduced: set[int] = set()
         self.clock = WaitClock()
         self.applied = 0
 
     def install(self, patches: Patches) -> None:
-        """Replaces ``apply`` of the base optimizer and of the loss-scaling wrapper."""
+        """Replaces them."""
         for owner in (BaseOptimizer, LossScaleOptimizer):
             patches.replace(owner, "apply", self._make)
         patches.replace(BaseOptimizer, "_clip_gradients", self._when_accumulated)
         patches.replace(tf.GradientTape, "gradient", self._taped)
+        patches.replace(tf.GradientTape, "jacobian", self._jacobian)
+        patches.replace(tf.GradientTape, "batch_jacobian", self._jacobian)
 
     def applying(self) -> bool:
         """Whether an optimizer is applying gradients right now."""
@@ -59,44 +73,58 @@ class GradientReducer:
             )
             self._before(optimizer, variables)
             self.applied += 1
-            accumulates = bool(optimizer.gradient_accumulation_steps)
-            if self._are_reduced(variables):
-                ready, accumulates = grads, False
-            else:
-                ready = self._shares(grads) if accumulates else self.reduce(grads)
+            scope = scopes.current()
+            accumulates = scope is not None and bool(optimizer.gradient_accumulation_steps)
+            if scope is not None:
+                grads = self._weighted(grads, scope) if accumulates else self._sum(self._weighted(grads, scope))
             with self._outermost(accumulates):
-                return original(optimizer, ready, None if trainable_variables is None else variables)
+                return original(optimizer, grads, None if trainable_variables is None else variables)
 
         return apply
 
     def _taped(self, original: Any) -> Any:
-        """In a user's own step, gradients of variables are reduced as they leave the tape.
-
-        What the code does with them then (clipping by hand, norms, sums of several) is the same on every rank. Under
-        an outer tape they are left alone, for they are to be differentiated again, and reduced when they are applied.
-        """
-
         def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
             found = original(tape, target, sources, *args, **kwargs)
-            scope = scopes.current()
-            flat = tf.nest.flatten(sources)
-            if scope is None or not scope.by_user or not pywrap_tfe.TFE_Py_TapeSetIsEmpty():
-                return found
-            if not flat or not all(_is_variable(source) for source in flat):
-                return found
-            self._before(None, flat)
-            self._reduced.update(_identity(source) for source in flat)
-            return tf.nest.pack_sequence_as(sources, self.reduce(tf.nest.flatten(found)))
+            return self._mean(found, sources) if self._may_hold_parts() else found
 
         return gradient
 
-    def _are_reduced(self, variables: Sequence[Any]) -> bool:
-        """Whether the gradients of these variables were reduced as they left a tape; forgets it."""
-        keys = {_identity(variable) for variable in variables}
-        if not keys or not keys <= self._reduced:
-            return False
-        self._reduced -= keys
-        return True
+    def _jacobian(self, original: Any) -> Any:
+        """Exchanges cannot be vectorised, so rows of a Jacobian are taken one after another."""
+
+        def jacobian(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._may_hold_parts():
+                return original(tape, target, sources, *args, **kwargs)
+            kwargs |= {"experimental_use_pfor": False, "parallel_iterations": 1}
+            return self._mean(original(tape, target, sources, *args, **kwargs), sources)
+
+        return jacobian
+
+    def _may_hold_parts(self) -> bool:
+        return (
+            scopes.may_share()
+            and self._calls_are_shared()
+            and threading.current_thread() is threading.main_thread()
+        )
+
+    def _mean(self, found: Any, sources: Any) -> Any:
+        """The mean over ranks of the gradients of variables; those of tensors are whole and equal already."""
+        flat = tf.nest.flatten(found)
+        owners = tf.nest.flatten(sources)
+        if len(flat) != len(owners):
+            return found
+        places = [i for i, s in enumerate(owners) if _is_variable(s) and flat[i] is not None]
+        dense = [i for i in places if not isinstance(flat[i], tf.IndexedSlices)]
+        means = self.clock.timed(
+            lambda tensors: mean_over_ranks(tensors, self._world), [flat[i] for i in dense]
+        )
+        for i, mean in zip(dense, means, strict=True):
+            flat[i] = mean
+        for i in set(places) - set(dense):
+            summed = slices.summed(flat[i], self._world, in_step=False)
+            values = summed.values / tf.cast(self._world.size, summed.values.dtype)
+            flat[i] = tf.IndexedSlices(values, summed.indices, summed.dense_shape)
+        return tf.nest.pack_sequence_as(sources, flat)
 
     def _when_accumulated(self, original: Any) -> Any:
         """An optimizer that accumulates gradients sums its ranks' shares once per applied step, before clipping."""
@@ -114,42 +142,29 @@ class GradientReducer:
         finally:
             self._inside = self._accumulates = False
 
-    def reduce(self, grads: Sequence[Any]) -> list[Any]:
-        """The average over ranks, weighted with their shares of the batch; None stays None."""
-        return self._sum(self._shares(grads))
-
-    def _shares(self, grads: Sequence[Any]) -> list[Any]:
+    def _weighted(self, grads: Sequence[Any], scope: scopes.RowScope) -> list[Any]:
         """Each gradient times this rank's share of the batch; nothing is sent."""
-        scope = scopes.current()
-        weight = scope.weight if scope else tf.constant(1.0 / self._world.size)
-        return [g if g is None else _weighted(g, weight) for g in grads]
+        weight = scope.weight
+        return [g if g is None else _times(g, weight) for g in grads]
 
     def _sum(self, grads: Sequence[Any]) -> list[Any]:
         dense = [i for i, g in enumerate(grads) if g is not None and not isinstance(g, tf.IndexedSlices)]
-        out: list[Any] = [self._gathered(g) if isinstance(g, tf.IndexedSlices) else None for g in grads]
+        out: list[Any] = [
+            slices.summed(g, self._world, in_step=True) if isinstance(g, tf.IndexedSlices) else None
+            for g in grads
+        ]
         summed = self.clock.timed(self._world.allreduce, [grads[i] for i in dense])
         for i, gradient in zip(dense, summed, strict=True):
             out[i] = gradient
         return out
-
-    def _gathered(self, slices: Any) -> Any:
-        return tf.IndexedSlices(
-            values=self._world.allgather(slices.values),
-            indices=self._world.allgather(slices.indices),
-            dense_shape=slices.dense_shape,
-        )
 
 
 def _is_variable(source: Any) -> bool:
     return isinstance(source, (keras.Variable, tf.Variable))
 
 
-def _identity(variable: Any) -> int:
-    return id(variable._value if isinstance(variable, keras.Variable) else variable)
-
-
-def _weighted(gradient: Any, weight: Any) -> Any:
+def _times(gradient: Any, weight: Any) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(_weighted(gradient.values, weight), gradient.indices, gradient.dense_shape)
+        return tf.IndexedSlices(_times(gradient.values, weight), gradient.indices, gradient.dense_shape)
     gradient = tf.convert_to_tensor(gradient)
     return tf.math.multiply_no_nan(gradient, tf.cast(weight, gradient.dtype))

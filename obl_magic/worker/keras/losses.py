@@ -29,7 +29,7 @@ def install(patches: Patches, world: Collectives) -> None:
         ) -> Any:  # fmt: skip
             loss = original(values, sample_weight=sample_weight, mask=mask, reduction=reduction, dtype=dtype)
             scope = scopes.current()
-            if scope is None or scope.whole or reduction in (None, "none") or len(loss.shape) != 0:
+            if scope is None or scope.in_call or reduction in (None, "none") or len(loss.shape) != 0:
                 return loss
             if tuple(ops.convert_to_tensor(values).shape) == ():
                 return loss
@@ -43,7 +43,7 @@ def install(patches: Patches, world: Collectives) -> None:
 
 
 def _correction(
-    scope: scopes.StepScope, world: Collectives, values: Any, weight: Any, mask: Any, kind: str
+    scope: scopes.RowScope, world: Collectives, values: Any, weight: Any, mask: Any, kind: str
 ) -> Any:
     """The factor from the local reduction to this rank's part of the global one, in units of the local mean."""
     if kind == "sum":
@@ -51,7 +51,7 @@ def _correction(
     denominator = _denominator(values, weight, mask, kind)
     if denominator is None:
         return 1.0
-    mine = tf.where(scope.local > 0, tf.stop_gradient(tf.cast(denominator, tf.float32)), 0.0)
+    mine = tf.where(tf.convert_to_tensor(scope.local) > 0, tf.stop_gradient(tf.cast(denominator, tf.float32)), 0.0)
     (everyone,) = world.allreduce([mine])
     return tf.math.divide_no_nan(mine, everyone) * scope.upscale
 

@@ -1,101 +1,88 @@
-"""What a step knows of its shard: how many samples are here, how many in the whole world.
+"""What code knows of the rows it is given: which are this rank's, how many there are in all.
 
-The scope is a Python-level context around a traced or eager step; its numbers are tensors of that step.
+The scope is a Python-level context around a traced or eager step, or around one call of a model; its numbers are integers or
+integer tensors. Where there is no scope, tensors are the whole batch's, and model calls may be shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 
 @dataclass(frozen=True, slots=True)
-class StepScope:
-    """The shard of the step being run or traced.
+class RowScope:
+    """This rank's rows of a batch.
 
     Attributes:
-        local: float32 scalar, samples of this rank that count. total: float32 scalar, of the world.
+        first: index of this rank's first row (0 for a stand-in). local: rows of this rank that count. total: of all.
+        held: rows that this rank has, an int where shapes tell (a stand-in is held, but does not count).
+        in_call: inside a shared model call, whose gradients are averaged over ranks; else inside one of Keras' own
+            steps, whose gradients are weighted with each rank's share of the batch.
         training: whether weights are being updated.
-        whole: the code inside sees the rows of all ranks, so that nothing in it needs weighting.
-        by_user: the step is the user's own code, which may do anything with gradients before applying them.
-        share: this rank's weight where it is not ``local / total``, or None.
+        whole: every rank has all rows, and calls inside are not shared.
     """
 
+    first: Any
     local: Any
     total: Any
+    held: Any
+    in_call: bool
     training: bool
     whole: bool = False
-    by_user: bool = False
-    share: Any = None
 
     @property
     def weight(self) -> Any:
-        """This rank's share of the global batch, ``local / total``; the shares of all ranks sum to one."""
-        return self.local / self.total if self.share is None else tf.convert_to_tensor(self.share)
+        """This rank's share of the batch, ``local / total``, float32; the shares of all ranks sum to one."""
+        return tf.cast(self.local, tf.float32) / tf.cast(self.total, tf.float32)
 
     @property
     def upscale(self) -> Any:
-        """``total / local``; for a stand-in (``local == 0``) a finite number whose product is discarded."""
-        return self.total / tf.maximum(self.local, 1.0)
+        """``total / local``, float32; for a stand-in (``local == 0``) a finite number whose product is discarded."""
+        return tf.cast(self.total, tf.float32) / tf.maximum(tf.cast(self.local, tf.float32), 1.0)
 
-    def of_everyone(self) -> StepScope:
-        """The scope for code that is given all ranks' rows."""
-        return replace(self, whole=True)
-
-
-_stack: list[StepScope] = []
-_records: list[dict[int, tuple[Any, Any]]] = []
+    @property
+    def gradient_weight(self) -> Any:
+        """The factor with which this rank's gradients enter the sum over ranks, up to a constant of all ranks."""
+        return tf.constant(1.0) if self.in_call else self.weight
 
 
-def outside_steps() -> StepScope | None:
-    """The scope of code outside Keras' own steps; replaced while hand-written loops are made oblivious."""
-    return None
+WHOLE = RowScope(0, 1, 1, 1, in_call=False, training=False, whole=True)
+"""Every rank has all rows, and no call inside is shared: proofs, building, what one rank does by itself."""
+
+_stack: list[RowScope] = []
 
 
-def current() -> StepScope | None:
-    """The innermost scope, or None where nothing is sharded."""
-    return _stack[-1] if _stack else outside_steps()
+def current() -> RowScope | None:
+    """The innermost scope in which rows are divided, or None where code has the whole batch."""
+    return _stack[-1] if _stack and not _stack[-1].whole else None
 
 
-def in_step() -> bool:
-    """Whether this is inside one of Keras' own steps, or a scope was entered."""
-    return bool(_stack)
+def may_share() -> bool:
+    """Whether a model call here may be shared: it is in no step of Keras' own, in no shared call, in nothing whole."""
+    return not _stack
 
 
 @contextmanager
-def recording() -> Iterator[dict[int, tuple[Any, Any]]]:
-    """Within it, results of metrics are remembered: id of the result -> (the result, the metric)."""
-    found: dict[int, tuple[Any, Any]] = {}
-    _records.append(found)
-    try:
-        yield found
-    finally:
-        _records.pop()
-
-
-def record(result: Any, metric: Any) -> None:
-    """Remembers whose result this is."""
-    if _records:
-        _records[-1][id(result)] = (result, metric)
-
-
-@contextmanager
-def step_scope(local: Any, total: Any, training: bool, by_user: bool = False) -> Iterator[StepScope]:
-    """Enters the scope of one step."""
-    local, total = tf.cast(local, tf.float32), tf.cast(total, tf.float32)
-    with entered(StepScope(local, total, training, by_user=by_user)) as scope:
-        yield scope
-
-
-@contextmanager
-def entered(scope: StepScope) -> Iterator[StepScope]:
+def entered(scope: RowScope) -> Iterator[RowScope]:
     """Makes ``scope`` the innermost one."""
     _stack.append(scope)
     try:
         yield scope
     finally:
         _stack.pop()
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Within it there is no scope: a step begins."""
+    before = _stack[:]
+    _stack.clear()
+    try:
+        yield
+    finally:
+        _stack[:] = before

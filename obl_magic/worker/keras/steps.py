@@ -1,4 +1,8 @@
-"""Runs Keras' train, test and predict steps on this rank's shard. The seams are ``_make_function`` and friends."""
+"""Runs Keras' train, test and predict steps over the ranks. The seams are ``_make_function`` and friends.
+
+A step with Keras' own code only is given this rank's rows, and what depends on all rows is put right. A step with code of the user's
+is given the whole batch, and the calls of models in it are shared.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +14,41 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 from keras.src.trainers.trainer import Trainer
 from keras.src.utils.python_utils import pythonify_logs
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import metrics as exact
-from obl_magic.worker.keras import randomness
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.foreign import sees_all
+from obl_magic.worker.keras import user_code
+from obl_magic.worker.keras.data import whole_batches
+from obl_magic.worker.keras.model_calls import ModelCalls
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.plans import has_rows
 from obl_magic.worker.keras.shards import Shard, cut
 from obl_magic.worker.keras.state import SharedState, variables_of
 
+_CALLS_ARE_SHARED = (
+    "the calls of {model} are shared over the ranks, rather than the data, since its steps hold more than Keras' own code "
+    "({why}): outside the calls every rank has the whole batch"
+)
 
-class ShardedSteps:
+
+class SharedSteps:
     """Replaces how Keras models step, evaluate, predict and read their metrics.
 
     Args:
-        world: the collectives. state: for broadcasting what is built. note: says a sentence about the run.
-        before_making: called before a step function is made.
+        world: the collectives. state: for broadcasting what is built. calls: the model calls.
+        note: says a sentence about the run.
     """
 
     def __init__(
-        self,
-        world: Collectives,
-        state: SharedState,
-        note: Callable[[str, str], None],
-        before_making: Callable[[], None],
+        self, world: Collectives, state: SharedState, calls: ModelCalls, note: Callable[[str, str], None]
     ) -> None:
-        self._world, self._state, self._note, self._before_making = world, state, note, before_making
-        self._sources: WeakKeyDictionary[Any, dict[bool, dict[str, Any]]] = WeakKeyDictionary()
+        self._world, self._state, self._calls, self._note = world, state, calls, note
+        self._by_calls: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+        self._whole_next = False
         self.made = 0
 
     def install(self, patches: Patches) -> None:
@@ -50,83 +58,88 @@ class ShardedSteps:
         patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._build)
         patches.replace(TensorFlowTrainer, "train_on_batch", self._on_batch)
         patches.replace(TensorFlowTrainer, "test_on_batch", self._on_batch)
+        patches.replace(TensorFlowTrainer, "predict", self._predict)
+        patches.replace(TFEpochIterator, "__init__", self._iterator)
         patches.replace(Trainer, "_get_metrics_result_or_logs", self._results)
         patches.replace(Trainer, "jit_compile", self._never_jit)
-        patches.replace(TensorFlowTrainer, "_aggregate_additional_loss", self._additional_loss)
 
     def exact_logs(self, model: Any, logs: Any) -> Any:
         """The logs of a step with every metric computed from the states of all ranks; eager."""
-        if not isinstance(logs, dict):
+        if not isinstance(logs, dict) or self._shares_calls(model):
             return logs
-        with exact.combined(self._world, self._states(model)):
-            return _with_results(model, logs, self._sources_of(model))
+        with exact.combined(self._world, model.metrics_variables):
+            return _with_results(model, logs)
 
-    def _states(self, model: Any) -> list[Any]:
-        """The metric variables that hold this rank's part: the model's, and of what else its steps log."""
-        logged = [m for m in self._sources_of(model).values() if not sees_all(m)]
-        found = {id(v): v for v in [*exact.states_of(model), *(v for m in logged for v in m.variables)]}
-        return list(found.values())
+    def _shares_calls(self, model: Any) -> bool:
+        """Whether a model's steps are given whole batches; decided when its functions are made."""
+        return self._by_calls.get(model, False)
 
-    def _sources_of(self, model: Any) -> dict[str, Any]:
-        """Log name -> metric, where a step of the user's logs a metric's result."""
-        known = self._sources.get(model, {})
-        return {**known.get(True, {}), **known.get(False, {})}
+    def _decide(self, model: Any) -> bool:
+        """Decides it anew; a function that was made for the other way is made again."""
+        why = user_code.reasons(model)
+        if bool(why) != self._by_calls.get(model):
+            model.train_function = model.test_function = model.predict_function = None
+            self._by_calls[model] = bool(why)
+        if why:
+            self._note(
+                f"calls:{model.name}", _CALLS_ARE_SHARED.format(model=model.name, why=user_code.told(why))
+            )
+        return bool(why)
 
     def _make_function(self, original: Any) -> Any:
         def _make_function(model: Any, step_function: Any) -> Any:
             self.made += 1
-            self._before_making()
-            return original(model, self._sharded(model, step_function))
+            if not self._decide(model):
+                return original(model, self._sharded(model, step_function))
+            return _Proving(original(model, _whole(step_function)), self._calls)
 
         return _make_function
 
     def _sharded(self, model: Any, step: Any) -> Any:
         training = getattr(step, "__name__", "") == "train_step"
-        by_user = getattr(step, "__func__", None) is not TensorFlowTrainer.train_step
 
         @functools.wraps(step)
         def sharded_step(data: Any) -> Any:
-            shard = data if isinstance(data, Shard) else self._cut(data)
-            before = {id(v): (v, tf.identity(v.value)) for v in model.metrics_variables}
-            with (
-                scopes.recording() as results,
-                scopes.step_scope(shard.local, shard.total, training, by_user) as scope,
-                randomness.operations_differ(self._world.rank),
-            ):
+            shard = data if isinstance(data, Shard) else cut(_tensors(data), self._world.rank, self._world.size)
+            before = [(v, tf.identity(v.value)) for v in model.metrics_variables]
+            with scopes.entered(_scope_of(shard, self._world, training)) as scope:
                 logs = step(shard.data)
-            local = [before[id(v)] for v in exact.states_of(model) if id(v) in before]
-            exact.take_back(scope.local, local)
-            sources = _sources(logs, results)
-            self._sources.setdefault(model, {})[training] = sources
-            return self._average_others(model, logs, scope, sources)
+            exact.take_back(scope.local, before)
+            return logs
 
         return sharded_step
-
-    def _cut(self, data: Any) -> Shard:
-        tensors = tree.map_structure(
-            lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data
-        )
-        return cut(tensors, self._world.rank, self._world.size)
-
-    def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope, sources: dict[str, Any]) -> Any:
-        """Averages what a custom step logs over the samples; what is a metric's result is put right when it is read."""
-        if not isinstance(logs, dict) or set(logs) == set(model.get_metrics_result()):
-            return logs
-        others = [name for name in logs if name not in sources and _is_number(logs[name])]
-        values = [tf.cast(tf.convert_to_tensor(logs[name]), tf.float32) for name in others]
-        summed = self._world.allreduce([tf.math.multiply_no_nan(value, scope.weight) for value in values])
-        return {**logs, **dict(zip(others, summed, strict=True))}
 
     def _make_predict_function(self, original: Any) -> Any:
         def make_predict_function(model: Any, force: bool = False) -> Any:
             if model.predict_function is not None and not force:
                 return model.predict_function
+            shares_calls = self._decide(model)
             model.predict_function = None
             original(model, force)
-            model.predict_function = self._gathered(model.predict_function)
+            whole = _Proving(model.predict_function, self._calls, _data_of)
+            model.predict_function = whole if shares_calls else self._gathered(model.predict_function)
             return model.predict_function
 
         return make_predict_function
+
+    def _predict(self, original: Any) -> Any:
+        """Lets the data of a prediction come whole where the model's calls are shared."""
+
+        @functools.wraps(original)
+        def predict(model: Any, *args: Any, **kwargs: Any) -> Any:
+            self._whole_next = self._decide(model)
+            return original(model, *args, **kwargs)
+
+        return predict
+
+    def _iterator(self, original: Any) -> Any:
+        def __init__(iterator: Any, *args: Any, **kwargs: Any) -> None:
+            original(iterator, *args, **kwargs)
+            if self._whole_next:
+                self._whole_next = False
+                whole_batches(iterator)
+
+        return __init__
 
     def _gathered(self, predict: Any) -> Any:
         """Predicts this rank's rows of each batch and gathers everyone's: the whole, in order, everywhere."""
@@ -142,9 +155,11 @@ class ShardedSteps:
         return predict_function
 
     def _predict_one(self, predict: Any, batch: Any) -> Any:
-        shard = batch if isinstance(batch, Shard) else self._cut(batch)
+        shard = batch if isinstance(batch, Shard) else cut(_tensors(batch), self._world.rank, self._world.size)
         local = int(shard.local)
-        return tree.map_structure(lambda part: self._gather(part[:local]), predict([shard.data]))
+        with scopes.entered(_scope_of(shard, self._world, training=False)):
+            predicted = predict([shard.data])
+        return tree.map_structure(lambda part: self._gather(part[:local]), predicted)
 
     def _gather(self, part: Any) -> Any:
         if isinstance(part, tf.RaggedTensor):
@@ -155,8 +170,10 @@ class ShardedSteps:
     def _build(self, original: Any) -> Any:
         def _maybe_symbolic_build(model: Any, iterator: Any = None, data_batch: Any = None) -> None:
             original(model, iterator=iterator, data_batch=data_batch)
+            if self._decide(model) and iterator is not None:
+                whole_batches(iterator)
             spec = iterator._distributed_dataset.element_spec.data if iterator is not None else data_batch
-            with scopes.entered(scopes.StepScope(1.0, 1.0, training=False, whole=True)):
+            with scopes.entered(scopes.WHOLE):
                 build_if_possible(model, spec)
             self._state.broadcast_new(variables_of(model))
 
@@ -173,24 +190,11 @@ class ShardedSteps:
 
     def _results(self, original: Any) -> Any:
         def _get_metrics_result_or_logs(model: Any, logs: Any) -> Any:
-            exact.combine(self._world, self._states(model))
-            with exact.holding_the_worlds_state():
-                if not isinstance(logs, dict):
-                    return original(model, logs)
-                return _with_results(model, logs, self._sources_of(model))
+            if not self._shares_calls(model):
+                exact.combine(self._world, model.metrics_variables)
+            return original(model, logs)
 
         return _get_metrics_result_or_logs
-
-    def _additional_loss(self, original: Any) -> Any:
-        """A vector given to ``add_loss`` is summed over the batch: upscaled, since gradients are averaged."""
-
-        def _aggregate_additional_loss(model: Any, loss: Any) -> Any:
-            total, scope = original(model, loss), scopes.current()
-            if scope is None or len(loss.shape) == 0:
-                return total
-            return total * tf.cast(scope.upscale, total.dtype)
-
-        return _aggregate_additional_loss
 
     def _never_jit(self, original: Any) -> Any:
         def set_jit(model: Any, value: Any) -> None:
@@ -203,30 +207,55 @@ class ShardedSteps:
         return property(lambda model: False, set_jit)
 
 
-def _with_results(model: Any, logs: dict[str, Any], sources: dict[str, Any]) -> dict[str, Any]:
-    """Logs with the results of the model's metrics as they stand; what no metric has counted stays."""
-    results, counted = model.get_metrics_result(), exact.updated(model)
-    whole = set(logs) == set(results)
+class _Proving:
+    """A step function that runs eagerly at its calls 1, 2, 4, 8, …, so that the model calls in it can prove themselves.
 
-    def put(name: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {inner: put(inner, number) for inner, number in value.items()}
-        if name in sources:
-            return sources[name].result()
-        return results[name] if name in results and (whole or name in counted) else value
+    Args:
+        function: as Keras made it. calls: the model calls. of: what the function is given of its argument.
+    """
 
-    return {name: put(name, value) for name, value in logs.items()}
+    def __init__(self, function: Any, calls: ModelCalls, of: Callable[[Any], Any] = lambda data: data) -> None:
+        self._function, self._calls, self._of = function, calls, of
+        self._made = 0
 
-
-def _sources(logs: Any, results: dict[int, tuple[Any, Any]]) -> dict[str, Any]:
-    """Log name -> the metric whose result it is."""
-    if not isinstance(logs, dict):
-        return {}
-    return {name: results[id(value)][1] for name, value in logs.items() if id(value) in results}
+    def __call__(self, data: Any) -> Any:
+        self._made += 1
+        if not self._calls.proves or self._made & (self._made - 1):
+            return self._function(self._of(data))
+        with self._calls.proving():
+            return self._function(self._of(data))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (tf.is_tensor(value) and value.dtype.is_floating)
+def _whole(step: Any) -> Any:
+    """A step that is given the data of a whole batch."""
+
+    @functools.wraps(step)
+    def whole_step(data: Any) -> Any:
+        return step(data.data if isinstance(data, Shard) else _tensors(data))
+
+    return whole_step
+
+
+def _data_of(batches: list[Any]) -> list[Any]:
+    return [batch.data if isinstance(batch, Shard) else batch for batch in batches]
+
+
+def _tensors(data: Any) -> Any:
+    return tree.map_structure(lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data)
+
+
+def _scope_of(shard: Shard, world: Collectives, training: bool) -> scopes.RowScope:
+    local, total = tf.cast(shard.local, tf.int32), tf.cast(shard.total, tf.int32)
+    first = tf.where(local > 0, total * world.rank // world.size, 0)
+    static = [leaf.shape[0] for leaf in tree.flatten(shard.data) if has_rows(leaf)][:1]
+    held = static[0] if static and static[0] is not None else tf.maximum(local, 1)
+    return scopes.RowScope(first, local, total, held, in_call=False, training=training)
+
+
+def _with_results(model: Any, logs: dict[str, Any]) -> dict[str, Any]:
+    """Logs with the results of the model's metrics as they stand."""
+    results = model.get_metrics_result()
+    return {name: results.get(name, value) for name, value in logs.items()}
 
 
 def build_if_possible(model: Any, spec: Any) -> None:
