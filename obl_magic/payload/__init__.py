@@ -5,7 +5,7 @@ user's own notebook wrote or that a rank started by it wrote, kept in run folder
 or carried by the launcher's own authenticated connection. Never load what came from elsewhere: a download, a
 shared folder, a port.
 
-Some things are mended on the way. Modules that travel by value come back as modules whose functions share
+Some things are mended on the way. Code keeps the name of its file (``code_objects``). Modules that travel by value come back as modules whose functions share
 their globals (and may import each other in a circle). Names that only a class body inside a function uses
 are sent along. A function under ``functools.cache`` travels as its code, with an empty cache, and one
 under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import arrays, keras_objects, tf_functions
+from obl_magic.payload import arrays, code_objects, keras_objects, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -107,6 +107,7 @@ def _pickler() -> type[Any]:
             if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
             for mended in (
+                code_objects.reduce(obj),
                 arrays.reduce(obj, LARGE_BYTES),
                 keras_objects.reduce(obj, self.proto),
                 tf_functions.reduce(obj, self._by_value),
