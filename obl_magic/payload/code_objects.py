@@ -52,7 +52,7 @@ def _own_copy(value: Any) -> Any:
     """A value that no other code object shares: what is shared differs from process to process, and so would bytes."""
     if isinstance(value, str):
         return "".join(value)
-    return tuple(list(value)) if isinstance(value, tuple) else value
+    return (*value,) if isinstance(value, tuple) else value
 
 
 def _made_of(*values: Any) -> CodeType:

@@ -35,7 +35,9 @@ class Layer:
     def of(cls, n): return [cls() for _ in range(n)]
     @property
     def size(self): return 1
-    def __call__(self): return {each: each for each in (self.size, 2)}
+    @functools.cached_property
+    def once(self): return 2
+    def __call__(self): return {each: each for each in (self.size, self.once)}
 @functools.cache
 def cached(): return 3
 @functools.wraps(plain)
