@@ -109,7 +109,7 @@ class Heart:
         )
 
     def _place(self, stacks: dict[int, FrameType]) -> tuple[tuple[str, str], bool]:
-        """((the user's line being run, its text), whether the rank is in a step or a collective rather than at that line).
+        """((the user's line being run, its text), whether the rank is in a step or a collective rather than there).
 
         A generator of the user's runs in a thread of TensorFlow's, while the main thread waits for its rows.
         """
