@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,46 @@ def test_the_doctor_advises_the_keras_that_is_run() -> None:
     (asked,) = [each for each in setup()[""] if each.name == "keras"]
     (advised,) = re.findall(r'"(keras.*)"', doctor.INSTALL_KERAS)
     assert Requirement(advised).specifier == asked.specifier
+
+
+TOLD = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in *find_spec*) exit {has_tensorflow};; esac
+"""
+"""A Python that writes down what it is asked, and answers whether it has TensorFlow."""
+
+
+def installed(venv: Path, *, has_tensorflow: bool) -> str:
+    """What ``make setup`` asks the Python of an environment to install."""
+    log = venv / "log"
+    log.write_text("")
+    python = venv / "bin" / "python"
+    python.parent.mkdir(exist_ok=True)
+    python.write_text(TOLD.format(log=log, has_tensorflow=int(has_tensorflow)))
+    python.chmod(0o700)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(
+        ["make", "setup", f"VENV={venv}"], cwd=TREE, env=environ, check=True, capture_output=True, timeout=60
+    )
+    asked = log.read_text()
+    assert asked.splitlines()[-1] == "-m obl_magic install-horovod"
+    return "\n".join(line for line in asked.splitlines() if " install " in line and " -c " not in line)
+
+
+def test_an_environment_of_ours_gets_the_lock_and_again_when_it_changes(tmp_path: Path) -> None:
+    """The TensorFlow that the lock brought is not taken for one that the user had."""
+    first = installed(tmp_path, has_tensorflow=False)
+    assert "--require-hashes --requirement requirements.lock" in first
+    assert "--no-deps --no-build-isolation --editable ." in first
+    assert ".[" not in first
+    (tmp_path / ".obl_magic_installed").unlink()  # as old as a lock that was written since
+    assert installed(tmp_path, has_tensorflow=True) == first
+
+
+def test_who_has_a_tensorflow_keeps_it_and_what_it_came_with(tmp_path: Path) -> None:
+    """Only what is missing is installed, by the ranges; no TensorFlow is among it."""
+    asked = installed(tmp_path, has_tensorflow=True)
+    assert "requirements.lock" not in asked
+    (extras,) = re.findall(r"--editable \.\[(.*)\]", asked)
+    assert set(extras.split(",")) == set(extras_of("LOCKED").split(",")) - {"cpu"}
+    assert not [each for each in wanted(extras) if each.name.startswith("tensorflow")]
