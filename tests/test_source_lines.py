@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def test_what_a_rank_returns_raises_at_its_cells_line(kernel: Kernel) -> None:
     cell = kernel.run("back.value()")
     assert cell.ename == "KeyError"
     assert f"Cell In[{number}], line 4, in train.<locals>.later()" in cell.traceback
-    assert f"----> 4         {RAISES}" in cell.traceback
+    assert re.search(rf"----> 4 +{re.escape(RAISES)}", cell.traceback)
 
 
 SCRIPT = """
