@@ -4,20 +4,38 @@ VENV ?= .venv
 BUILD ?= build
 
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.obl_magic_installed
+OURS := $(VENV)/.obl_magic_locked
 WITHOUT_TENSORFLOW := import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorflow") is not None)
 
-.PHONY: setup demo demos test faults lint format bench doctor clean
+# What the lock holds, beside what the package always needs: an environment to work on it, and Binder's.
+LOCKED := cpu,search,test,horovod-build
+BINDER := cpu,search,demo,horovod-build
+# `make lock UPGRADE=` takes in what setup.cfg has new and leaves all other versions as they are.
+UPGRADE := --upgrade
+UV_VERSION := 0.13.9
+UV := $(BUILD)/uv/bin/uv
+COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+  --custom-compile-command "make lock"
+comma := ,
+
+.PHONY: setup demo demos test test-newest test-lowest faults lint format bench doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
 
-# Who has a TensorFlow keeps it; Horovod is then built for that one.
-$(INSTALLED): setup.cfg
+# What the lock says, to the byte. Who brings a TensorFlow keeps it and all that it came with: what is missing is then
+# found by the ranges of setup.cfg, and Horovod is built for that TensorFlow.
+$(INSTALLED): setup.cfg requirements.lock
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	extras=search,test,horovod-build; \
-	if $(PY) -c '$(WITHOUT_TENSORFLOW)'; then extras=cpu,$$extras; fi; \
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]"
+	if $(PY) -c '$(WITHOUT_TENSORFLOW)'; then touch $(OURS); fi
+	if test -e $(OURS); then \
+	  $(PIP) --require-hashes --requirement requirements.lock && \
+	  $(PIP) --no-deps --no-build-isolation --editable .; \
+	else \
+	  $(PIP) --editable ".[$(subst cpu$(comma),,$(LOCKED))]"; \
+	fi
 	$(PY) -m obl_magic install-horovod
 	touch $@
 
@@ -34,6 +52,11 @@ demos: demo
 # stops its processors for seconds at a time a deadline may be missed, but hardly twice.
 test: setup lint
 	$(PY) -m pytest --cov $(if $(CI),--reruns 1)
+
+# The fast tests and one notebook on real ranks, with the newest and the lowest versions that setup.cfg allows, each in an
+# environment of its own; which versions these were stands in $(BUILD)/versions-newest.txt and $(BUILD)/versions-lowest.txt.
+test-newest test-lowest: test-%: $(UV)
+	PYTHON=$(PYTHON) UV=$(UV) .ci/versions $* $(BUILD)
 
 # Every fault at every place, ten trainings that lose ranks at random, 200 runs in a row; prints a table.
 faults: setup
@@ -54,6 +77,18 @@ bench: setup
 
 doctor: setup
 	$(PY) -m obl_magic doctor
+
+# Who changes a range or an extra in setup.cfg runs this and commits what it writes. It asks the index alone that the tool
+# knows by itself: what this machine's pip is told of mirrors and folders stays out.
+lock: $(UV)
+	$(COMPILE) setup.cfg $(patsubst %,--extra %,$(subst $(comma), ,$(LOCKED))) --output-file requirements.lock
+	$(COMPILE) setup.cfg binder/requirements.in $(patsubst %,--extra %,$(subst $(comma), ,$(BINDER))) \
+	  --constraints requirements.lock --output-file binder/requirements.txt
+
+$(UV): Makefile
+	$(PYTHON) -m venv $(BUILD)/uv
+	$(BUILD)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	touch $@
 
 clean:
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .coverage

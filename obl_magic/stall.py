@@ -50,6 +50,12 @@ def culprit(state: RunState, ranks: int, now_s: float) -> str:
     return "; ".join(parts)
 
 
+def lines_of(state: RunState) -> str:
+    """The source lines at which ranks still are, each once, one to a line of text; "" where there are none."""
+    found = {r.where: r.source for _, r in sorted(state.ranks.items()) if r.state == "running" and r.source}
+    return "".join(f"\n  {where}: {source}" for where, source in found.items())
+
+
 def is_up(state: RunState, ranks: int) -> bool:
     """Whether each of so many ranks has begun its job; what a launcher or a rank said before that does not count."""
     return sum(rank.pid > 0 for rank in state.ranks.values()) == ranks

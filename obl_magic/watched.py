@@ -129,7 +129,8 @@ class Watched:
                 return said
             self._world.dump(rank.pid for rank in state.ranks.values())
             time.sleep(DUMPING_S)
-            return f"{said}; all stacks: {self._ledger.folder.path}{os.sep}stacks-*.txt"
+            stacks = f"{self._ledger.folder.path}{os.sep}stacks-*.txt"
+            return f"{said}; all stacks: {stacks}{stall.lines_of(state)}"
         if still > stall.NOTED_AFTER_S and stall.one_waits_for_another(state) and not self._noted:
             self._noted = True
             self._note("stall", f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}")

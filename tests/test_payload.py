@@ -154,6 +154,15 @@ def test_cached_functions_travel(elsewhere: Elsewhere, decorator: str) -> None:
     assert elsewhere(nb.f) == repr((6765, 21, size))
 
 
+def test_cached_properties_travel(elsewhere: Elsewhere) -> None:
+    """A class with a functools.cached_property goes by value, and its instances cache on the other side."""
+    nb = notebook(
+        "import functools\nclass Rows:\n asked = 0\n @functools.cached_property\n def size(self):\n"
+        "  self.asked += 1\n  return 7\ndef f(rows=Rows()): return rows.size, rows.size, rows.asked"
+    )
+    assert elsewhere(nb.f) == "(7, 7, 1)"
+
+
 def test_cached_functions_of_installed_packages_go_by_name() -> None:
     """A cached function that the other side can import is not copied."""
     import fnmatch

@@ -132,6 +132,7 @@ class Heartbeat(Event):
         running Python of that line. fitting: it is inside a Keras ``fit``.
         step_s: seconds a step took since the last beat, or None.
         waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
+        source: the text of the line ``where``, or "".
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -142,6 +143,7 @@ class Heartbeat(Event):
     fitting: bool = False
     step_s: float | None = None
     waited: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

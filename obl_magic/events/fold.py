@@ -35,7 +35,7 @@ class RankState:
     Attributes:
         pid: process id, 0 before it is up. host: host name. digest: sha256 of the source it ran.
         state: ``waiting``, ``running``, ``returned`` or ``failed``. step: last known step.
-        where: last known place of its main thread. tail: its last lines of output.
+        where, source: last known place of its main thread, and the text of that line. tail: its last lines of output.
         first_step_s: Unix time at which its first training step was done, or None.
         ticks: grows while it gets further. beat_s: Unix time of its last sign of life.
         moved_s: of the last sign that it got further. waits: it is in a step or a collective at that place.
@@ -58,6 +58,7 @@ class RankState:
     fitting: bool = False
     step_s: float | None = None
     waited: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def fold(state: RunState, event: Event) -> RunState:
                 state = _moved(state, event)
             return _rank(
                 state, event.rank, step=event.step, ticks=event.ticks, where=event.where, waits=event.waits,
-                fitting=event.fitting, beat_s=event.time_s,
+                fitting=event.fitting, beat_s=event.time_s, source=event.source,
                 step_s=known.step_s if event.step_s is None else event.step_s,
                 waited=known.waited if event.waited is None else event.waited,
             )  # fmt: skip

@@ -5,9 +5,10 @@ user's own notebook wrote or that a rank started by it wrote, kept in run folder
 or carried by the launcher's own authenticated connection. Never load what came from elsewhere: a download, a
 shared folder, a port.
 
-Some things are mended on the way. Modules that travel by value come back as modules whose functions share
-their globals (and may import each other in a circle). Names that only a class body inside a function uses
-are sent along. A function under ``functools.cache`` travels as its code, with an empty cache, and one
+Some things are mended on the way. Code keeps the name of its file (``code_objects``). Modules that travel
+by value come back as modules whose functions share their globals (and may import each other in a circle).
+Names that only a class body inside a function uses are sent along. A function under ``functools.cache``
+travels as its code, with an empty cache, a ``functools.cached_property`` without its lock, and a function
 under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
 bring these classes (``keras_objects``).
 
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import arrays, keras_objects, tf_functions
+from obl_magic.payload import arrays, code_objects, keras_objects, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -106,7 +107,10 @@ def _pickler() -> type[Any]:
                 return _with_class_body_names(obj, super().reducer_override(obj))
             if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
+            if type(obj) is functools.cached_property:  # holds a lock before Python 3.12
+                return _cached_property, (obj.func, obj.attrname)
             for mended in (
+                code_objects.reduce(obj),
                 arrays.reduce(obj, LARGE_BYTES),
                 keras_objects.reduce(obj, self.proto),
                 tf_functions.reduce(obj, self._by_value),
@@ -187,6 +191,12 @@ def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
 
 def _cached(function: types.FunctionType, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
+
+
+def _cached_property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
+    made = functools.cached_property(function)
+    made.attrname = name  # the class that it comes back into is made before it, so nobody tells it
+    return made
 
 
 def _with_class_body_names(function: types.FunctionType, reduced: Any) -> Any:

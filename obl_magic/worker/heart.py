@@ -7,6 +7,7 @@ folders of its code. :func:`dump_when_asked` serves the case in which Python its
 from __future__ import annotations
 
 import faulthandler
+import linecache
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ from obl_magic.values import CellSource
 from obl_magic.worker.report import Reporter
 
 BEAT_S = 1.0
+SHOWN_CHARS = 120
+"""Of a source line, at most."""
 DUMP = signal.SIGUSR1
 """The signal at which a rank writes the stacks of all its threads."""
 
@@ -80,7 +83,7 @@ class Heart:
         Args:
             stacks: the innermost frame of each thread. now_s: Unix time in seconds.
         """
-        where, waits = self._place(stacks)
+        (where, source), waits = self._place(stacks)
         if self._prepares(stacks.get(self._main)):
             self._reporter.ticks += 1
         steps, waited_s = self._reporter.steps, self._reporter.waiting()
@@ -92,7 +95,7 @@ class Heart:
         if self._last is None or steps != self._last[1]:
             self._last = now_s, steps, waited_s
         me = self._reporter
-        return Heartbeat(me.rank, now_s, steps, where, me.ticks, waits, me.fitting, step_s, waited)
+        return Heartbeat(me.rank, now_s, steps, where, me.ticks, waits, me.fitting, step_s, waited, source)
 
     def _prepares(self, main: FrameType | None) -> bool:
         """Whether the rank gets further where there is nothing to count: it imports, or traces a fit's first step."""
@@ -105,8 +108,8 @@ class Heart:
             first_step or any("importlib._bootstrap" in code.co_filename for code, _ in stack)
         )
 
-    def _place(self, stacks: dict[int, FrameType]) -> tuple[str, bool]:
-        """(the user's line being run, whether the rank is in a step or a collective rather than at that line).
+    def _place(self, stacks: dict[int, FrameType]) -> tuple[tuple[str, str], bool]:
+        """((the user's line being run, its text), whether the rank is in a step or a collective rather than there).
 
         A generator of the user's runs in a thread of TensorFlow's, while the main thread waits for its rows.
         """
@@ -115,17 +118,18 @@ class Heart:
         waits = main is not None and _waits(main)
         if waits:
             for thread, frame in stacks.items():
-                if thread != self._main and not _waits(frame) and (there := self._line(frame)):
+                if thread != self._main and not _waits(frame) and (there := self._line(frame))[0]:
                     return there, False
         return here, waits
 
-    def _line(self, frame: FrameType | None) -> str:
-        """The deepest of the user's lines of a stack: of a cell, or of a file that is no library's."""
+    def _line(self, frame: FrameType | None) -> tuple[str, str]:
+        """The deepest of the user's lines of a stack, with its text: of a cell, or of a file that is no library's."""
         for each in _outwards(frame):
             file = each.f_code.co_filename
             if label := self._labels.get(file) or (is_users(file) and os.path.basename(file)):
-                return f"{label}, line {each.f_lineno}"
-        return ""
+                text = linecache.getline(file, each.f_lineno or 0).strip()
+                return f"{label}, line {each.f_lineno}", text[:SHOWN_CHARS]
+        return "", ""
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def test_an_archive_of_somebody_elses_is_refused(tmp_path: Path) -> None:
 
 def test_objects_are_neither_written_nor_read(tmp_path: Path) -> None:
     """They would be a pickle, and a pickle is a program."""
-    with pytest.raises(TypeError, match="Cannot change data-type for array of references"):
+    with pytest.raises(TypeError, match=r"Cannot change data-type for (array of references|object array)"):
         written(tmp_path, Weights(("a",), (np.array([print]),)))
     assert list(tmp_path.iterdir()) == []
     about = {"names": ["a"], "shapes": [[1]], "dtypes": ["object"], "epoch": 1, "value": 1.0, "label": ""}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import horovod.tensorflow
+import importlib
+import importlib.util
+
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
@@ -17,6 +19,9 @@ from obl_magic.values import Settings
 from obl_magic.worker.alone import Alone
 from obl_magic.worker.keras.adapter import oblivious
 from obl_magic.worker.report import Reporter
+
+HOROVOD = [importlib.import_module("horovod.tensorflow")] if importlib.util.find_spec("horovod") else []
+"""Where it is installed: the other engine is enough to run."""
 
 PLACES = [
     trainer.TensorFlowTrainer,
@@ -39,7 +44,7 @@ PLACES = [
     keras.distribution,
     tf.data.Dataset,
     tf.distribute.MirroredStrategy,
-    horovod.tensorflow,
+    *HOROVOD,
     *keras.metrics.Metric.__subclasses__(),
 ]
 
