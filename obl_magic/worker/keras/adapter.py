@@ -21,6 +21,7 @@ from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Resuming
+from obl_magic.worker.keras.same_data import SameData
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import ShardedSteps
@@ -44,14 +45,17 @@ class Adapter:
         self._state = SharedState(world)
         self._loops = HandLoops(world, reporter.note, self._before_batch)
         self._foreign = ForeignCode(world, self._patches, reporter.note)
-        self._steps = ShardedSteps(world, self._state, reporter.note, self._foreign.look_for_metrics)
+        self._same = SameData(world)
+        self._steps = ShardedSteps(
+            world, self._state, reporter.note, self._foreign.look_for_metrics, self._same
+        )
         self._gradients = GradientReducer(world, self._before_apply)
         reporter.waiting = lambda: self._gradients.clock.total_s
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._looks = Looks(world, reporter, settings, exact, self._checksum)
+        self._looks = Looks(world, reporter, settings, exact, self._checksum, self._same)
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
         self._fits = Fits(
@@ -77,6 +81,7 @@ class Adapter:
             return
         data.install(self._patches, self._world, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
+        self._same.install(self._patches)
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)

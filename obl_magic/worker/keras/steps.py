@@ -20,6 +20,7 @@ from obl_magic.worker.keras import randomness
 from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.foreign import sees_all
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.same_data import SameData, marked, nothing_read
 from obl_magic.worker.keras.shards import Shard, cut
 from obl_magic.worker.keras.state import SharedState, variables_of
 
@@ -29,7 +30,7 @@ class ShardedSteps:
 
     Args:
         world: the collectives. state: for broadcasting what is built. note: says a sentence about the run.
-        before_making: called before a step function is made.
+        before_making: called before a step function is made. same: is told what the steps have read.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class ShardedSteps:
         state: SharedState,
         note: Callable[[str, str], None],
         before_making: Callable[[], None],
+        same: SameData,
     ) -> None:
         self._world, self._state, self._note, self._before_making = world, state, note, before_making
+        self._same = same
         self._sources: WeakKeyDictionary[Any, dict[bool, dict[str, Any]]] = WeakKeyDictionary()
         self.made = 0
 
@@ -87,6 +90,7 @@ class ShardedSteps:
         @functools.wraps(step)
         def sharded_step(data: Any) -> Any:
             shard = data if isinstance(data, Shard) else self._cut(data)
+            self._same.saw(shard.mark)
             before = {id(v): (v, tf.identity(v.value)) for v in model.metrics_variables}
             with (
                 scopes.recording() as results,
@@ -106,7 +110,8 @@ class ShardedSteps:
         tensors = tree.map_structure(
             lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data
         )
-        return cut(tensors, self._world.rank, self._world.size)
+        mark = marked(nothing_read(), tensors)
+        return cut(tensors, self._world.rank, self._world.size)._replace(mark=mark)
 
     def _average_others(self, model: Any, logs: Any, scope: scopes.StepScope, sources: dict[str, Any]) -> Any:
         """Averages what a custom step logs over the samples; what is a metric's result is put right when it is read."""
@@ -143,6 +148,7 @@ class ShardedSteps:
 
     def _predict_one(self, predict: Any, batch: Any) -> Any:
         shard = batch if isinstance(batch, Shard) else self._cut(batch)
+        self._same.saw(shard.mark)
         local = int(shard.local)
         return tree.map_structure(lambda part: self._gather(part[:local]), predict([shard.data]))
 
