@@ -19,6 +19,7 @@ from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.looks import Looks
 from obl_magic.worker.keras.loops import HandLoops
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.pipelines import Pipelines
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Resuming
 from obl_magic.worker.keras.same_data import SameData
@@ -46,6 +47,7 @@ class Adapter:
         self._loops = HandLoops(world, reporter.note, self._before_batch)
         self._foreign = ForeignCode(world, self._patches, reporter.note)
         self._same = SameData(world)
+        self._pipelines = Pipelines(world, reporter.note)
         self._steps = ShardedSteps(
             world, self._state, reporter.note, self._foreign.look_for_metrics, self._same
         )
@@ -79,6 +81,7 @@ class Adapter:
         self._fits.install(self._patches)
         if self._world.size == 1:
             return
+        self._pipelines.install(self._patches)
         data.install(self._patches, self._world, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
         self._same.install(self._patches)
@@ -97,6 +100,7 @@ class Adapter:
     def leave(self) -> None:
         """Puts Keras back exactly as it was, and writes down the best weights of a fit that did not end."""
         self._patches.restore()
+        self._pipelines.leave()
         self._best.leave()
 
     def finish(self) -> None:

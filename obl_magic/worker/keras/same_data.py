@@ -141,12 +141,11 @@ def nothing_read() -> Any:
 def marking(dataset: Any, make: Callable[[Any, Any], Any]) -> Any:
     """A dataset of ``make(batch, mark)`` for each batch of another, with the mark of all batches up to it."""
 
-    @tf.autograph.experimental.do_not_convert
     def step(mark: Any, batch: Any) -> Any:
         mark = marked(mark, batch)
         return mark, make(batch, mark)
 
-    return dataset.scan(nothing_read(), step)
+    return dataset.scan(nothing_read(), tf.autograph.experimental.do_not_convert(step))
 
 
 def marked(mark: Any, data: Any) -> Any:
