@@ -19,8 +19,10 @@ from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.looks import Looks
 from obl_magic.worker.keras.model_calls import ModelCalls
 from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.pipelines import Pipelines
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Resuming
+from obl_magic.worker.keras.same_data import SameData
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import SharedSteps
@@ -44,14 +46,16 @@ class Adapter:
         self._state = SharedState(world)
         self._calls = ModelCalls(world, self._state, reporter.note, settings.prove, self._progressed)
         self._loops = CustomLoops(self._calls, self._before_batch)
-        self._steps = SharedSteps(world, self._state, self._calls, reporter.note)
+        self._same = SameData(world)
+        self._pipelines = Pipelines(world, reporter.note)
+        self._steps = SharedSteps(world, self._state, self._calls, reporter.note, self._same)
         self._gradients = GradientReducer(world, self._before_apply, lambda: bool(self._calls.shared))
         reporter.waiting = lambda: self._gradients.clock.total_s
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._looks = Looks(world, reporter, settings, exact, self._checksum)
+        self._looks = Looks(world, reporter, settings, exact, self._checksum, self._same)
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
         self._fits = Fits(
@@ -75,9 +79,11 @@ class Adapter:
         self._fits.install(self._patches)
         if self._world.size == 1:
             return
+        self._pipelines.install(self._patches)
         data.install(self._patches, self._world, self._settings.batch, self._reporter.note)
         self._steps.install(self._patches)
         self._calls.install(self._patches)
+        self._same.install(self._patches)
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
@@ -91,6 +97,7 @@ class Adapter:
     def leave(self) -> None:
         """Puts Keras back exactly as it was, and writes down the best weights of a fit that did not end."""
         self._patches.restore()
+        self._pipelines.leave()
         self._best.leave()
 
     def finish(self) -> None:

@@ -1,11 +1,13 @@
 """Shards what ``fit``, ``evaluate`` and ``predict`` iterate over. The seam is Keras' own epoch iterator.
 
-Every input kind becomes a ``tf.data.Dataset`` of global batches there; each rank keeps its rows of each batch.
+Every input kind becomes a ``tf.data.Dataset`` of global batches there; each rank keeps its rows of each batch, or all
+of them where a step asks for whole batches.
 Arrays are cut before they are gathered, so a rank reads only its own rows.
 """
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +22,16 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras.borrowing import owns_memory
 from obl_magic.worker.keras.patching import Patches
-from obl_magic.worker.keras.shards import Shard, bounds, cut
+from obl_magic.worker.keras.same_data import marking
+from obl_magic.worker.keras.shards import Shard, bounds, cut, own, whole
+
+_LOOKED_AT = 1 << 19
+"""Elements of an array that are compared between ranks, spread over all its rows."""
+_WEIGHTS = 10_007
+_ROUNDING = 1e-5
+"""Relative: what hosts of different kinds may make of one number."""
 
 READS_ALL = (
     "a {kind} is read by every rank, which keeps its own rows of each batch: right, but reading is not shared "
@@ -42,22 +52,23 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
     def make(original: Any) -> Any:
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
-            adapter = self.data_adapter
-            self._obl_batches = self._distributed_dataset
+            adapter, batches = self.data_adapter, self._distributed_dataset
             if isinstance(adapter, ArrayDataAdapter):
                 _check_same(world, adapter)
                 if batch == "per-worker":
                     _widen(adapter, size)
                     self._num_batches = adapter.num_batches
-                self._distributed_dataset = _sharded_arrays(adapter, self._distributed_dataset, rank, size)
+                self._distributed_dataset = _sharded_arrays(adapter, batches, rank, size)
+                self._obl_whole = functools.partial(_sharded_arrays, adapter, batches, 0, 1)
                 return
             kind = type(adapter).__name__.removesuffix("Adapter")
             note("reads-all", READS_ALL.format(kind={"TFDataset": "tf.data.Dataset"}.get(kind, kind)))
             if batch == "per-worker":
-                self.data_adapter = _Grouped(adapter, joined(self._distributed_dataset, size))
+                self.data_adapter = _Grouped(adapter, joined(batches, size))
                 self._num_batches = self.data_adapter.num_batches
-                self._distributed_dataset = self.data_adapter.get_tf_dataset()
-            self._distributed_dataset = shard_batches(self._distributed_dataset, rank, size)
+                batches = self.data_adapter.get_tf_dataset()
+            self._distributed_dataset = shard_batches(batches, rank, size)
+            self._obl_whole = functools.partial(unsharded, batches)
 
         return __init__
 
@@ -65,42 +76,70 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
 
 
 def whole_batches(iterator: Any) -> None:
-    """Makes an epoch iterator yield the whole of each global batch, as a :class:`Shard` of which every row counts."""
-    iterator._distributed_dataset = shard_batches(iterator._obl_batches, 0, 1)
+    """Makes an epoch iterator yield the whole of each global batch, as a :class:`Shard` of which every row counts.
+
+    Args:
+        iterator: Keras' epoch iterator, before it is iterated.
+    """
+    iterator._distributed_dataset = iterator._obl_whole()
 
 
 def _check_same(world: Collectives, adapter: Any) -> None:
-    """Raises NotOblivious on every rank unless all hold the same arrays, by some of their rows."""
+    """Raises NotOblivious on every rank unless all hold the same arrays, as far as some MB of each tell."""
     everyone = world.allgather_object(_fingerprint(adapter))
-    if any(other != everyone[0] for other in everyone):
+    if not all(_agree(everyone[0], other) for other in everyone):
         raise NotOblivious(
             "the ranks hold different data, so some samples would be seen twice and others never",
             "seed what splits or draws it: numpy.random.default_rng(0), random_state=0",
         )
 
 
-def _fingerprint(adapter: Any) -> int:
-    """A number for the arrays of an adapter: their shapes, types and up to 64 rows."""
-    found = 0
-    rows = np.linspace(0, max(adapter._num_samples - 1, 0), 64, dtype=np.int64)
+def _agree(mine: tuple[int, list[float]], other: tuple[int, list[float]]) -> bool:
+    near = (abs(a - b) <= 1.0 for a, b in zip(mine[1], other[1], strict=False))
+    return mine[0] == other[0] and len(mine[1]) == len(other[1]) and all(near)
+
+
+def _fingerprint(adapter: Any) -> tuple[int, list[float]]:
+    """Of the arrays of an adapter: a number of all that is exact, and one of each that hosts may have rounded."""
+    found, rounded = 0, []
     for leaf in tree.flatten(adapter._inputs):
-        some = _some_rows(leaf, rows)
+        some = _some_rows(leaf, adapter._num_samples)
         found = zlib.crc32(
             f"{tuple(getattr(leaf, 'shape', ()))} {getattr(leaf, 'dtype', '')}".encode(), found
         )
-        if some is not None:
-            found = zlib.crc32(
-                repr(some.tolist()).encode() if some.dtype == object else some.tobytes(), found
-            )
-    return found
+        if some is None:
+            continue
+        if some.dtype.kind == "f":
+            rounded.append(_in_tolerances(some))
+        elif some.dtype == object:
+            found = zlib.crc32(repr(some.tolist()).encode(), found)
+        else:
+            found = zlib.crc32(np.ascontiguousarray(some).view(np.uint8).data if some.size else b"", found)
+    return found, rounded
 
 
-def _some_rows(leaf: Any, rows: Any) -> Any:
+def _in_tolerances(some: Any) -> float:
+    """A weighted mean of numbers, in units of what rounding may change of it."""
+    values = np.nan_to_num(np.asarray(some, np.float64).ravel(), nan=1.0, posinf=2.0, neginf=-2.0)
+    if not values.size:
+        return 0.0
+    weights = np.random.default_rng(20).uniform(-1, 1, _WEIGHTS)
+    weighted = values * np.resize(weights, values.shape)
+    mean = weighted.sum() / max(float(np.abs(values).sum()), np.finfo(np.float64).tiny)
+    return float(mean * np.sqrt(values.size) / _ROUNDING)
+
+
+def _some_rows(leaf: Any, samples: int) -> Any:
     """Some rows of an array, tensor or table as NumPy; None for what has no such rows (sparse matrices)."""
+    columns = (
+        int(np.prod([dim or 1 for dim in leaf.shape[1:]], dtype=np.int64)) if hasattr(leaf, "shape") else 1
+    )
+    wanted = max(64, _LOOKED_AT // max(1, columns))
+    rows = slice(None) if samples <= wanted else np.linspace(0, samples - 1, wanted, dtype=np.int64)
     if isinstance(leaf, np.ndarray):
         return leaf[rows]
     if isinstance(leaf, tf.Tensor):
-        return tf.gather(leaf, rows).numpy()
+        return (leaf if samples <= wanted else tf.gather(leaf, rows)).numpy()
     return leaf.iloc[rows].to_numpy() if hasattr(leaf, "iloc") else None
 
 
@@ -157,17 +196,24 @@ def _no_rows(spec: Any) -> Any:
 
 def shard_batches(dataset: Any, rank: int, size: int) -> Any:
     """Cuts each batch of a ``tf.data.Dataset`` of global batches; keeps its order the same on every rank."""
+    owned = owns_memory(dataset)
+    return marking(_in_order(dataset), lambda batch, mark: cut(batch, rank, size, owned)._replace(mark=mark))
+
+
+def unsharded(dataset: Any) -> Any:
+    """Each batch of a ``tf.data.Dataset`` whole, in memory that a step may slice without harm to a user's arrays."""
+    owned = owns_memory(dataset)
+
+    def make(batch: Any, mark: Any) -> Shard:
+        return whole(batch if owned else tree.map_structure(own, batch))._replace(mark=mark)
+
+    return marking(_in_order(dataset), make)
+
+
+def _in_order(dataset: Any) -> Any:
     options = tf.data.Options()
     options.deterministic = True
-
-    def of_tuple(*batch: Any) -> Shard:
-        return cut(batch, rank, size)
-
-    def of_structure(batch: Any) -> Shard:
-        return cut(batch, rank, size)
-
-    unpacks = type(dataset.element_spec) is tuple
-    return dataset.with_options(options).map(of_tuple if unpacks else of_structure)
+    return dataset.with_options(options)
 
 
 def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
@@ -178,7 +224,8 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
 
     whole, last = (_plan(n, rank, size) for n in (adapter._batch_size, adapter._partial_batch_size))
 
-    def gather(numbers: Any, data: Any) -> Shard:
+    def gather(drawn: Any, data: Any) -> Shard:
+        numbers, mark = drawn
         begin, end, local, total = whole
         if adapter._partial_batch_size:
             is_whole = tf.equal(tf.size(numbers), adapter._batch_size)
@@ -192,10 +239,10 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
                 return None
             return tf.gather(leaf, rows, axis=0) if tf.is_tensor(leaf) else leaf
 
-        return Shard(local, total, tree.traverse(take, data))
+        return Shard(local, total, tree.traverse(take, data), mark)
 
     everything = tf.data.Dataset.from_tensors(inputs).repeat()
-    numbers = _indices(adapter, dataset)
+    numbers = marking(_indices(adapter, dataset), lambda rows, mark: (rows, mark))
     as_it_is = tf.autograph.experimental.do_not_convert(gather)  # no tensor decides in it: saves 100 ms
     shards = tf.data.Dataset.zip((numbers, everything)).map(as_it_is, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()

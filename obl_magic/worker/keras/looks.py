@@ -19,6 +19,7 @@ from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.checksum import Checksum
+from obl_magic.worker.keras.same_data import SameData
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
@@ -63,6 +64,7 @@ class Looks:
     Args:
         world: the collectives. reporter: where numbers and progress go. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
+        same: compares what they have read.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class Looks:
         settings: Settings,
         exact_logs: Callable[[Any, Any], Any],
         checksum: Checksum,
+        same: SameData,
     ) -> None:
-        self._world, self._reporter, self._settings = world, reporter, settings
+        self._world, self._reporter, self._settings, self._same = world, reporter, settings, same
         self._exact_logs, self._checksum = exact_logs, checksum
         self._verified: list[dict[str, float]] = []
 
@@ -96,6 +99,7 @@ class Looks:
                 named = {f"{SINGLE_STEP}{name}": value for name, value in fit.logs.items()}
                 self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
             if self._world.size > 1:
+                self._same.compare()
                 self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
             fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
             if fit.next_look < fit.stepped:

@@ -26,7 +26,8 @@ from obl_magic.worker.keras.data import whole_batches
 from obl_magic.worker.keras.model_calls import ModelCalls
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.plans import has_rows
-from obl_magic.worker.keras.shards import Shard, cut
+from obl_magic.worker.keras.same_data import SameData, marked, nothing_read
+from obl_magic.worker.keras.shards import Shard, cut, own, whole
 from obl_magic.worker.keras.state import SharedState, variables_of
 
 _CALLS_ARE_SHARED = (
@@ -40,13 +41,19 @@ class SharedSteps:
 
     Args:
         world: the collectives. state: for broadcasting what is built. calls: the model calls.
-        note: says a sentence about the run.
+        note: says a sentence about the run. same: is told what the steps have read.
     """
 
     def __init__(
-        self, world: Collectives, state: SharedState, calls: ModelCalls, note: Callable[[str, str], None]
+        self,
+        world: Collectives,
+        state: SharedState,
+        calls: ModelCalls,
+        note: Callable[[str, str], None],
+        same: SameData,
     ) -> None:
         self._world, self._state, self._calls, self._note = world, state, calls, note
+        self._same = same
         self._by_calls: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
         self._whole_next = False
         self.made = 0
@@ -91,7 +98,7 @@ class SharedSteps:
             self.made += 1
             if not self._decide(model):
                 return original(model, self._sharded(model, step_function))
-            return _Proving(original(model, _whole(step_function)), self._calls)
+            return _Proving(original(model, self._whole(step_function)), self._calls)
 
         return _make_function
 
@@ -100,7 +107,8 @@ class SharedSteps:
 
         @functools.wraps(step)
         def sharded_step(data: Any) -> Any:
-            shard = data if isinstance(data, Shard) else cut(_tensors(data), self._world.rank, self._world.size)
+            shard = data if isinstance(data, Shard) else self._cut(data)
+            self._same.saw(shard.mark)
             before = [(v, tf.identity(v.value)) for v in model.metrics_variables]
             with scopes.entered(_scope_of(shard, self._world, training)) as scope:
                 logs = step(shard.data)
@@ -109,6 +117,28 @@ class SharedSteps:
 
         return sharded_step
 
+    def _whole(self, step: Any) -> Any:
+        """A step that is given the data of a whole batch."""
+
+        @functools.wraps(step)
+        def whole_step(data: Any) -> Any:
+            shard = _whole_shard(data)
+            self._same.saw(shard.mark)
+            return step(shard.data)
+
+        return whole_step
+
+    def _data_of(self, batches: list[Any]) -> list[Any]:
+        shards = [_whole_shard(batch) for batch in batches]
+        for shard in shards:
+            self._same.saw(shard.mark)
+        return [shard.data for shard in shards]
+
+    def _cut(self, data: Any) -> Shard:
+        tensors = _tensors(data)
+        mark = marked(nothing_read(), tensors)
+        return cut(tensors, self._world.rank, self._world.size)._replace(mark=mark)
+
     def _make_predict_function(self, original: Any) -> Any:
         def make_predict_function(model: Any, force: bool = False) -> Any:
             if model.predict_function is not None and not force:
@@ -116,8 +146,8 @@ class SharedSteps:
             shares_calls = self._decide(model)
             model.predict_function = None
             original(model, force)
-            whole = _Proving(model.predict_function, self._calls, _data_of)
-            model.predict_function = whole if shares_calls else self._gathered(model.predict_function)
+            shared = _Proving(model.predict_function, self._calls, self._data_of)
+            model.predict_function = shared if shares_calls else self._gathered(model.predict_function)
             return model.predict_function
 
         return make_predict_function
@@ -155,7 +185,8 @@ class SharedSteps:
         return predict_function
 
     def _predict_one(self, predict: Any, batch: Any) -> Any:
-        shard = batch if isinstance(batch, Shard) else cut(_tensors(batch), self._world.rank, self._world.size)
+        shard = batch if isinstance(batch, Shard) else self._cut(batch)
+        self._same.saw(shard.mark)
         local = int(shard.local)
         with scopes.entered(_scope_of(shard, self._world, training=False)):
             predicted = predict([shard.data])
@@ -226,18 +257,12 @@ class _Proving:
             return self._function(self._of(data))
 
 
-def _whole(step: Any) -> Any:
-    """A step that is given the data of a whole batch."""
-
-    @functools.wraps(step)
-    def whole_step(data: Any) -> Any:
-        return step(data.data if isinstance(data, Shard) else _tensors(data))
-
-    return whole_step
-
-
-def _data_of(batches: list[Any]) -> list[Any]:
-    return [batch.data if isinstance(batch, Shard) else batch for batch in batches]
+def _whole_shard(data: Any) -> Shard:
+    """A batch that is given to a step by the user, as the epoch iterators give theirs."""
+    if isinstance(data, Shard):
+        return data
+    tensors = _tensors(data)
+    return whole(tree.map_structure(own, tensors))._replace(mark=marked(nothing_read(), tensors))
 
 
 def _tensors(data: Any) -> Any:
