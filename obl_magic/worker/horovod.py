@@ -9,11 +9,16 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
+from mpi4py import MPI
+
+from obl_magic.worker import carried
+from obl_magic.worker.agreement import Agreed, Exchange
 
 _SENDABLE = {tf.uint32: tf.int64, tf.uint64: tf.int64, tf.bfloat16: tf.float32}
 """Types Horovod does not carry, and those that hold the same values."""
@@ -21,18 +26,23 @@ _SENDABLE = {tf.uint32: tf.int64, tf.uint64: tf.int64, tf.bfloat16: tf.float32}
 _SUMMABLE = {**_SENDABLE, tf.bool: tf.int32, tf.int16: tf.int32, tf.uint16: tf.int32}
 
 
-class HorovodCollectives:
-    """Collectives by Horovod; NCCL on GPUs where it was built with it (not run on a GPU by us)."""
+class HorovodCollectives(Agreed):
+    """Collectives by Horovod; NCCL on GPUs where it was built with it (not run on a GPU by us).
+
+    Horovod waits for ever for a rank that does not bring what is expected of it, so the ranks agree by themselves,
+    over MPI, before they hand it anything.
+    """
 
     name = "horovod"
 
     def __init__(self) -> None:
+        super().__init__(MPI.COMM_WORLD.Dup())
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._counts: WeakKeyDictionary[Any, Counter[str]] = WeakKeyDictionary()
 
     def allreduce(self, tensors: Sequence[Any]) -> list[Any]:
-        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        tensors = [_at_run_time(tensor) for tensor in tensors]
         if not tensors:
             return []
         wide = [tf.cast(t, _SUMMABLE.get(t.dtype, t.dtype)) for t in tensors]
@@ -40,40 +50,60 @@ class HorovodCollectives:
         for dtype in dict.fromkeys(t.dtype for t in wide):  # a group has one type
             indices = [i for i, t in enumerate(wide) if t.dtype == dtype]
             group = [wide[i] for i in indices]
-            sums = hvd.grouped_allreduce(group, op=hvd.Sum, name=self._name("allreduce", group))
+            name = self._name("allreduce", group)
+            with self._agreed("sum", name, group):
+                sums = hvd.grouped_allreduce(group, op=hvd.Sum, name=name)
             for i, total in zip(indices, sums, strict=True):
                 summed[i] = total
         return [_shaped(tf.cast(s, t.dtype), t) for s, t in zip(summed, tensors, strict=True)]
 
     def broadcast(self, tensors: Sequence[Any], root: int = 0) -> list[Any]:
-        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        tensors = [_at_run_time(tensor) for tensor in tensors]
         name = self._name("broadcast", tensors)
-        return [
-            _shaped(
-                tf.cast(
-                    hvd.broadcast(tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)), root, f"{name}.{i}"), t.dtype
-                ),
-                t,
-            )
-            for i, t in enumerate(tensors)
-        ]
+        sent = [tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)) for t in tensors]
+        with self._agreed(f"take from rank {root}", name, tensors):
+            got = [hvd.broadcast(t, root, f"{name}.{i}") for i, t in enumerate(sent)]
+        return [_shaped(tf.cast(g, t.dtype), t) for g, t in zip(got, tensors, strict=True)]
 
     def allgather(self, tensor: Any) -> Any:
-        tensor = tf.convert_to_tensor(tensor)
+        tensor = _at_run_time(tensor)
+        name = self._name("allgather", [tensor])
         sent = tf.cast(tensor, _SENDABLE.get(tensor.dtype, tensor.dtype))
-        gathered = tf.cast(hvd.allgather(sent, name=self._name("allgather", [tensor])), tensor.dtype)
+        with self._agreed("gather the rows of", name, [tensor], rows_differ=True):
+            gathered = hvd.allgather(sent, name=name)
+        gathered = tf.cast(gathered, tensor.dtype)
         gathered.set_shape([None, *tensor.shape[1:]])
         return gathered
 
-    def allgather_object(self, value: Any) -> list[Any]:
-        everyone: list[Any] = hvd.allgather_object(value, name=self._name("object", []))
-        return everyone
-
-    def barrier(self) -> None:
-        hvd.allreduce(tf.zeros([1]), op=hvd.Sum, name=self._name("barrier", []))
-
     def close(self) -> None:
         hvd.shutdown()
+        self._comm.Free()
+
+    def _agreed(
+        self, verb: str, name: str, tensors: Sequence[Any], rows_differ: bool = False
+    ) -> AbstractContextManager[Any]:
+        """Operations made in the block run once all ranks are about to make the same exchange; eager or traced."""
+        if not tensors:
+            return nullcontext()
+        purpose = self._agreement.purpose
+        name = (
+            f"{name} {purpose[0]}" if tf.executing_eagerly() else name
+        )  # ranks may trace at different times
+        dtypes, shapes = carried.dtypes_of(tensors), carried.shapes_of(tensors, rows_differ)
+        known = Exchange(verb, dtypes, shapes, name, *purpose) if isinstance(shapes, tuple) else None
+        key = known.key() if known else None
+
+        def agree(lengths: Any) -> int:
+            exchange = known or Exchange(verb, dtypes, tuple(lengths.tolist()), name, *purpose)
+            self._agreement.meet(exchange, key=key)
+            return 0
+
+        if known and tf.executing_eagerly():
+            agree(())
+            return nullcontext()
+        # a dependency of the operations, not of what they are given: a constant would lose it
+        agreed = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
+        return tf.control_dependencies([agreed])
 
     def _name(self, what: str, tensors: Sequence[Any]) -> str:
         """A name that is the same on every rank, since every rank makes the same calls in the same order.
@@ -99,6 +129,14 @@ def connect() -> HorovodCollectives:
     """Starts Horovod on this rank."""
     hvd.init()
     return HorovodCollectives()
+
+
+def _at_run_time(tensor: Any) -> Any:
+    """The tensor, hidden from TensorFlow's optimizer of graphs, which would send constants before ranks have agreed."""
+    tensor = tf.convert_to_tensor(tensor)
+    if tf.executing_eagerly():
+        return tensor
+    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tensor.shape)
 
 
 def _shaped(result: Any, like: Any) -> Any:

@@ -99,9 +99,10 @@ class Adapter:
 
         Raises:
             RanksDiverged: the ranks hold different weights.
-            NotOblivious: initial weights were given in vain.
+            NotOblivious: initial weights were given in vain, or another rank goes on.
         """
         if self._world.size > 1:
+            self._world.end()
             self._checksum.look(self._state.trained(), self._reporter.steps)
         self._initial.finish()
         self._best.finish()
@@ -151,6 +152,12 @@ def oblivious(
     adapter.enter()
     try:
         yield adapter
+    except Exception as error:
+        if world.failed is None or error is world.failed:
+            raise
+        raise world.failed.with_traceback(
+            error.__traceback__
+        ) from None  # TensorFlow made it an error of its own
     finally:
         adapter.leave()
 
