@@ -26,6 +26,9 @@ _NAP_S = 0.001
 _NUMBERS = struct.Struct("3q")
 """What a rank sends before an exchange: its key, its rows, how many attempts it is in."""
 
+_REASON = 300
+"""Characters of an error that are told to the others."""
+
 _NAMED = 4
 """Tensors that a sentence names one by one."""
 
@@ -186,7 +189,7 @@ class Agreement:
     def _give_up(self, what: str, error: Exception) -> None:
         """Answers the others' next exchange with why this rank cannot go on."""
         _, _, depths = self._told(Exchange(_GIVE_UP).key(), 0)
-        self._parted(depths, Exchange(f"{_GIVE_UP} {what}"), tracebacks.one_line(error))
+        self._parted(depths, Exchange(f"{_GIVE_UP} {what}"), tracebacks.one_line(error)[:_REASON])
 
     def _told(self, key: int, rows: int, rests: bool = False) -> tuple[list[int], list[int], list[int]]:
         """Every rank's keys, rows and depths. All ranks call it, whatever they are about to do.

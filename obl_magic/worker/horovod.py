@@ -9,11 +9,11 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import horovod.tensorflow as hvd
+import numpy as np
 import tensorflow as tf
 from mpi4py import MPI
 
@@ -42,7 +42,7 @@ class HorovodCollectives(Agreed):
         self._counts: WeakKeyDictionary[Any, Counter[str]] = WeakKeyDictionary()
 
     def allreduce(self, tensors: Sequence[Any]) -> list[Any]:
-        tensors = [_at_run_time(tensor) for tensor in tensors]
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         if not tensors:
             return []
         wide = [tf.cast(t, _SUMMABLE.get(t.dtype, t.dtype)) for t in tensors]
@@ -51,27 +51,25 @@ class HorovodCollectives(Agreed):
             indices = [i for i, t in enumerate(wide) if t.dtype == dtype]
             group = [wide[i] for i in indices]
             name = self._name("allreduce", group)
-            with self._agreed("sum", name, group):
-                sums = hvd.grouped_allreduce(group, op=hvd.Sum, name=name)
+            sums = hvd.grouped_allreduce(self._agreed("sum", name, group), op=hvd.Sum, name=name)
             for i, total in zip(indices, sums, strict=True):
                 summed[i] = total
         return [_shaped(tf.cast(s, t.dtype), t) for s, t in zip(summed, tensors, strict=True)]
 
     def broadcast(self, tensors: Sequence[Any], root: int = 0) -> list[Any]:
-        tensors = [_at_run_time(tensor) for tensor in tensors]
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         name = self._name("broadcast", tensors)
         sent = [tf.cast(t, _SENDABLE.get(t.dtype, t.dtype)) for t in tensors]
-        with self._agreed(f"take from rank {root}", name, tensors):
-            got = [hvd.broadcast(t, root, f"{name}.{i}") for i, t in enumerate(sent)]
+        ready = self._agreed(f"take from rank {root}", name, sent)
+        got = [hvd.broadcast(t, root, f"{name}.{i}") for i, t in enumerate(ready)]
         return [_shaped(tf.cast(g, t.dtype), t) for g, t in zip(got, tensors, strict=True)]
 
     def allgather(self, tensor: Any) -> Any:
-        tensor = _at_run_time(tensor)
+        tensor = tf.convert_to_tensor(tensor)
         name = self._name("allgather", [tensor])
         sent = tf.cast(tensor, _SENDABLE.get(tensor.dtype, tensor.dtype))
-        with self._agreed("gather the rows of", name, [tensor], rows_differ=True):
-            gathered = hvd.allgather(sent, name=name)
-        gathered = tf.cast(gathered, tensor.dtype)
+        (ready,) = self._agreed("gather the rows of", name, [sent], rows_differ=True)
+        gathered = tf.cast(hvd.allgather(ready, name=name), tensor.dtype)
         gathered.set_shape([None, *tensor.shape[1:]])
         return gathered
 
@@ -79,12 +77,10 @@ class HorovodCollectives(Agreed):
         hvd.shutdown()
         self._comm.Free()
 
-    def _agreed(
-        self, verb: str, name: str, tensors: Sequence[Any], rows_differ: bool = False
-    ) -> AbstractContextManager[Any]:
-        """Operations made in the block run once all ranks are about to make the same exchange; eager or traced."""
+    def _agreed(self, verb: str, name: str, tensors: Sequence[Any], rows_differ: bool = False) -> list[Any]:
+        """The tensors, ready to be sent once all ranks are about to make the same exchange; eager or traced."""
         if not tensors:
-            return nullcontext()
+            return []
         purpose = self._agreement.purpose
         name = (
             f"{name} {purpose[0]}" if tf.executing_eagerly() else name
@@ -93,17 +89,19 @@ class HorovodCollectives(Agreed):
         known = Exchange(verb, dtypes, shapes, name, *purpose) if isinstance(shapes, tuple) else None
         key = known.key() if known else None
 
-        def agree(lengths: Any) -> int:
+        def agree(lengths: Any) -> np.int64:
             exchange = known or Exchange(verb, dtypes, tuple(lengths.tolist()), name, *purpose)
             self._agreement.meet(exchange, key=key)
-            return 0
+            return np.int64(0)
 
         if known and tf.executing_eagerly():
             agree(())
-            return nullcontext()
-        # a dependency of the operations, not of what they are given: a constant would lose it
-        agreed = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
-        return tf.control_dependencies([agreed])
+            return list(tensors)
+        zero = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
+        zero.set_shape([])
+        first, *others = tensors
+        alone = verb != "sum"  # sums are one operation, which needs to wait for one of its tensors only
+        return [_after(zero, first), *(_after(zero, other) if alone else other for other in others)]
 
     def _name(self, what: str, tensors: Sequence[Any]) -> str:
         """A name that is the same on every rank, since every rank makes the same calls in the same order.
@@ -131,12 +129,13 @@ def connect() -> HorovodCollectives:
     return HorovodCollectives()
 
 
-def _at_run_time(tensor: Any) -> Any:
-    """The tensor, hidden from TensorFlow's optimizer of graphs, which would send constants before ranks have agreed."""
-    tensor = tf.convert_to_tensor(tensor)
-    if tf.executing_eagerly():
-        return tensor
-    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tensor.shape)
+def _after(zero: Any, tensor: Any) -> Any:
+    """The tensor, once a zero is known; nothing is copied.
+
+    Not by a control dependency: TensorFlow evaluates what only hangs on constants when it makes a function ready, also
+    Horovod's operations, which then wait for ranks that do not.
+    """
+    return _shaped(tf.reshape(tensor, tf.shape(tensor, out_type=tf.int64) + zero), tensor)
 
 
 def _shaped(result: Any, like: Any) -> Any:
