@@ -117,10 +117,15 @@ class Agreement:
         self._depth = 0
         self._failed: OblError | None = None
         self._purpose: tuple[str, tuple[str, ...]] = ("", ())
+        self._during = ""
 
     def begin(self) -> None:
         """A job begins: nothing has failed yet."""
-        self._depth, self._failed = 0, None
+        self._depth, self._failed, self._during = 0, None, ""
+
+    def during(self, what: str) -> None:
+        """From now on this is said of whatever this rank exchanges: ``in its 2nd fit``; for people only."""
+        self._during = what
 
     @property
     def failed(self) -> OblError | None:
@@ -217,7 +222,8 @@ class Agreement:
     def _parted(self, depths: Sequence[int], exchange: Exchange, failed: str = "") -> None:
         """Keeps the error that says, on every rank alike, what each was about to do."""
         where, clock = _place()
-        mine = _Told(exchange.purpose or exchange.verb, str(exchange), where, clock, failed)
+        what = f"{exchange}{f' {self._during}' if self._during else ''}"
+        mine = _Told(exchange.purpose or exchange.verb, what, where, clock, failed)
         told: list[_Told] = self._comm.allgather(mine)
         if depths[0] > 0 and depths.count(depths[0]) == len(depths):
             reasons = [f"rank {rank} failed: {one.failed}" for rank, one in enumerate(told) if one.failed]
@@ -247,6 +253,9 @@ class Agreed:
 
     def purpose(self, what: str, of: Sequence[str] = ()) -> AbstractContextManager[None]:
         return self._agreement.purposeful(what, of)
+
+    def during(self, what: str) -> None:
+        self._agreement.during(what)
 
     def attempt(self, what: str) -> AbstractContextManager[None]:
         return self._agreement.attempt(what)

@@ -38,6 +38,9 @@ class Alone:
     def purpose(self, what: str, of: Sequence[str] = ()) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def during(self, what: str) -> None:
+        return None
+
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
         try:

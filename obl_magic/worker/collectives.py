@@ -69,6 +69,10 @@ class Collectives(Protocol):
         """
         ...
 
+    def during(self, what: str) -> None:
+        """From now on this is said of whatever this rank exchanges, e.g. ``in its 2nd fit``; for people only."""
+        ...
+
     def attempt(self, what: str) -> AbstractContextManager[None]:
         """All ranks do the block, or all leave it: what one raises inside ends it for all.
 

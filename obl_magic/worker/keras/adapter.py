@@ -27,6 +27,7 @@ from obl_magic.worker.keras.steps import ShardedSteps
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
+from obl_magic.worker.written import Written, by_several
 
 
 class Adapter:
@@ -41,6 +42,7 @@ class Adapter:
     ) -> None:
         self._world, self._reporter, self._settings = world, reporter, settings
         self._patches = Patches()
+        self._written = Written([] if folder is None else [str(folder.path)])
         self._state = SharedState(world)
         self._loops = HandLoops(world, reporter.note, self._before_batch)
         self._foreign = ForeignCode(world, self._patches, reporter.note)
@@ -88,9 +90,11 @@ class Adapter:
         self._writer.install(self._patches)
         refusals.install(self._patches)
         self._patches.replace(TensorFlowTrainer, "evaluate", self._average_first)
+        self._written.begin()
 
     def leave(self) -> None:
         """Puts Keras back exactly as it was, and writes down the best weights of a fit that did not end."""
+        self._written.end()
         self._patches.restore()
         self._best.leave()
 
@@ -103,6 +107,8 @@ class Adapter:
         """
         if self._world.size > 1:
             self._world.end()
+            if said := by_several(self._world.allgather_object(self._written.paths)):
+                self._reporter.note("written-by-several", said)
             self._checksum.look(self._state.trained(), self._reporter.steps)
         self._initial.finish()
         self._best.finish()
