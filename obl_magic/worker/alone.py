@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+
+from obl_magic.worker import tracebacks
+from obl_magic.worker.agreement import AttemptFailed
 
 
 class Alone:
@@ -14,6 +18,7 @@ class Alone:
     size = 1
     local_rank = 0
     local_size = 1
+    failed = None
 
     def allreduce(self, tensors: Sequence[Any]) -> list[Any]:
         return list(tensors)
@@ -28,6 +33,27 @@ class Alone:
         return [value]
 
     def barrier(self) -> None:
+        return None
+
+    def purpose(self, what: str, of: Sequence[str] = ()) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def during(self, what: str) -> None:
+        return None
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except AttemptFailed:
+            raise
+        except Exception as error:
+            raise AttemptFailed(f"rank 0 failed: {tracebacks.one_line(error)}") from error
+
+    def end(self) -> None:
+        return None
+
+    def begin(self) -> None:
         return None
 
     def close(self) -> None:

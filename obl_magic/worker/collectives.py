@@ -1,14 +1,19 @@
 """The collectives an engine must offer, and the registry of engines. Imports no engine until it is asked for.
 
 An engine is a module with ``connect() -> Collectives``. Tensors are TensorFlow tensors; every call works
-eagerly and inside a traced function, and every rank must make the same calls in the same order.
+eagerly and inside a traced function, and every rank must make the same calls in the same order: where it does not,
+every rank is told so, in words, instead of waiting for ever.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
+
+from obl_magic.errors import OblError
+from obl_magic.worker.agreement import AttemptFailed as AttemptFailed
 
 ENGINES = {
     "horovod": "obl_magic.worker.horovod",
@@ -56,6 +61,50 @@ class Collectives(Protocol):
         """Returns when every rank has called it (outside traced functions only)."""
         ...
 
+    def purpose(self, what: str, of: Sequence[str] = ()) -> AbstractContextManager[None]:
+        """Within the block exchanges are said to be for this, should the ranks be found to do different things.
+
+        Args:
+            what: as it follows "was about to", e.g. ``sum the gradients``. of: names of what is exchanged.
+        """
+        ...
+
+    def during(self, what: str) -> None:
+        """From now on this is said of whatever this rank exchanges, e.g. ``in its 2nd fit``; for people only."""
+        ...
+
+    def attempt(self, what: str) -> AbstractContextManager[None]:
+        """All ranks do the block, or all leave it: what one raises inside ends it for all.
+
+        Every rank must enter it. A rank that raises inside answers the others' next exchange (eager, traced, or the
+        one that ends the block), whatever that is; so does a rank that is about to exchange something else.
+        Afterwards the ranks are in step and may exchange again. What is no ``Exception`` passes through, unanswered.
+
+        Args:
+            what: as it follows "give up", e.g. ``the proof of dense``; the same on every rank.
+
+        Raises:
+            AttemptFailed: on every rank, with the same reason; on the rank that raised, from its own exception.
+        """
+        ...
+
+    def end(self) -> None:
+        """This rank has ended its function; returns when all have (outside traced functions only).
+
+        Raises:
+            NotOblivious: on every rank, if another one is about to exchange something.
+        """
+        ...
+
+    @property
+    def failed(self) -> OblError | None:
+        """Why the ranks have parted; a traced function raises it as an error of TensorFlow's. None while they agree."""
+        ...
+
+    def begin(self) -> None:
+        """A job begins on this rank; nothing has failed yet."""
+        ...
+
     def close(self) -> None:
         """Ends the engine on this rank; nothing may be called after it."""
         ...
@@ -83,6 +132,7 @@ class Connections:
         """The collectives of a named engine; every rank must call it."""
         if engine not in self._open:
             self._open[engine] = connect(engine)
+        self._open[engine].begin()
         return self._open[engine]
 
     def done(self) -> None:

@@ -13,74 +13,56 @@ import numpy as np
 import tensorflow as tf
 from mpi4py import MPI
 
-from obl_magic.errors import NotOblivious
+from obl_magic.worker import carried
+from obl_magic.worker.agreement import Agreed, Exchange
 from obl_magic.worker.ranks import identify
 
+_Data = Callable[[np.ndarray, list[int]], np.ndarray]
+"""Sends a buffer, given every rank's rows."""
 
-class MpiCollectives:
+
+class MpiCollectives(Agreed):
     """Collectives over a communicator of our own, so that a user's own MPI traffic cannot mix with it."""
 
     name = "mpi"
 
     def __init__(self, world: MPI.Comm) -> None:
-        self._comm = world.Dup()
+        super().__init__(world.Dup())
         self.rank = self._comm.Get_rank()
         self.size = self._comm.Get_size()
         me = identify()
         self.local_rank, self.local_size = me.local_rank, me.local_size
 
     def allreduce(self, tensors: Sequence[Any]) -> list[Any]:
-        return _by_dtype(tensors, lambda flat: _call(self._sum, flat))
+        return self._by_dtype("sum", tensors, self._sum)
 
     def broadcast(self, tensors: Sequence[Any], root: int = 0) -> list[Any]:
-        def from_root(buffer: np.ndarray) -> np.ndarray:
+        def from_root(buffer: np.ndarray, rows: list[int]) -> np.ndarray:
             buffer = np.array(buffer, copy=True)
             self._comm.Bcast(_bytes(buffer), root=root)
             return buffer
 
-        return _by_dtype(tensors, lambda flat: _call(from_root, flat))
+        return self._by_dtype(f"take from rank {root}", tensors, from_root)
 
     def allgather(self, tensor: Any) -> Any:
         tensor = tf.convert_to_tensor(tensor)
         rest = tensor.shape[1:]
 
-        def gather(mine: np.ndarray) -> np.ndarray:
+        def gather(mine: np.ndarray, counts: list[int]) -> np.ndarray:
             mine = np.ascontiguousarray(mine)
-            counts = self._counts(mine)
             row_bytes = int(np.prod(mine.shape[1:], dtype=np.int64)) * mine.itemsize
             everyone = np.empty((sum(counts), *mine.shape[1:]), mine.dtype)
             self._comm.Allgatherv(_bytes(mine), [_bytes(everyone), [c * row_bytes for c in counts], MPI.BYTE])
             return everyone
 
-        gathered = _call(gather, tensor)
+        gathered = self._send("gather the rows of", tensor, [tensor], gather, rows_differ=True)
         gathered.set_shape([None, *rest])
         return gathered
-
-    def _counts(self, mine: np.ndarray) -> list[int]:
-        """Rows of every rank.
-
-        Raises:
-            NotOblivious: the ranks are not at the same call.
-        """
-        told = self._comm.allgather((mine.shape[0], f"{mine.dtype} rows of shape {mine.shape[1:]}"))
-        for rank, (_, what) in enumerate(told):
-            if what != told[0][1]:
-                raise NotOblivious(
-                    f"the ranks no longer do the same: rank 0 exchanges {told[0][1]}, rank {rank} {what}",
-                    "look for code that acts on one rank only, or for unseeded random numbers",
-                )
-        return [rows for rows, _ in told]
-
-    def allgather_object(self, value: Any) -> list[Any]:
-        return self._comm.allgather(value)
-
-    def barrier(self) -> None:
-        self._comm.Barrier()
 
     def close(self) -> None:
         self._comm.Free()
 
-    def _sum(self, buffer: np.ndarray) -> np.ndarray:
+    def _sum(self, buffer: np.ndarray, rows: list[int]) -> np.ndarray:
         buffer = np.array(buffer, copy=True)
         if buffer.dtype == np.float16 or buffer.dtype.name == "bfloat16":
             wide = buffer.astype(np.float32)
@@ -93,6 +75,48 @@ class MpiCollectives:
         self._comm.Allreduce(MPI.IN_PLACE, buffer)
         return buffer
 
+    def _send(
+        self, verb: str, buffer: Any, tensors: Sequence[Any], data: _Data, rows_differ: bool = False
+    ) -> Any:
+        """Sends a buffer once all ranks are about to send the same.
+
+        Args:
+            verb: what is done. buffer: a tensor. tensors: what it holds. data: sends it. rows_differ: ranks may have
+            different numbers of rows.
+        """
+        purpose = self._agreement.purpose
+        name = purpose[0] if tf.executing_eagerly() else ""  # ranks may trace at different times
+        dtypes, shapes = carried.dtypes_of(tensors), carried.shapes_of(tensors, rows_differ)
+        known = Exchange(verb, dtypes, shapes, name, *purpose) if isinstance(shapes, tuple) else None
+        key = known.key() if known else None
+
+        def send(mine: np.ndarray, lengths: Any = None) -> np.ndarray:
+            exchange = known or Exchange(verb, dtypes, tuple(lengths.tolist()), name, *purpose)
+            return data(mine, self._agreement.meet(exchange, len(mine) if mine.ndim else 0, key))
+
+        if tf.executing_eagerly():
+            return tf.convert_to_tensor(send(buffer.numpy()))
+        arguments = [buffer] if known else [buffer, shapes]
+        return tf.numpy_function(send, arguments, buffer.dtype, stateful=True)
+
+    def _by_dtype(self, verb: str, tensors: Sequence[Any], data: _Data) -> list[Any]:
+        """Sends one flat buffer per dtype and takes it apart again."""
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        out: list[Any] = [None] * len(tensors)
+        groups: dict[Any, list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            groups.setdefault(tensor.dtype, []).append(index)
+        for indices in groups.values():
+            group = [tensors[i] for i in indices]
+            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in group], axis=0)
+            sent = self._send(verb, flat, group, data)
+            sent.set_shape(flat.shape)
+            pieces = tf.split(sent, [tf.size(tensor) for tensor in group])
+            for i, tensor, piece in zip(indices, group, pieces, strict=True):
+                out[i] = tf.reshape(piece, tf.shape(tensor))
+                out[i].set_shape(tensor.shape)
+        return out
+
 
 def connect() -> MpiCollectives:
     """Collectives over every rank mpirun started."""
@@ -101,28 +125,3 @@ def connect() -> MpiCollectives:
 
 def _bytes(array: np.ndarray) -> Any:
     return array.reshape(-1).view(np.uint8)
-
-
-def _call(function: Callable[[np.ndarray], np.ndarray], tensor: Any) -> Any:
-    if tf.executing_eagerly():
-        return tf.convert_to_tensor(function(tensor.numpy()))
-    result = tf.numpy_function(function, [tensor], tensor.dtype, stateful=True)
-    return result
-
-
-def _by_dtype(tensors: Sequence[Any], reduce: Callable[[Any], Any]) -> list[Any]:
-    """Applies ``reduce`` to one flat buffer per dtype and takes it apart again."""
-    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-    out: list[Any] = [None] * len(tensors)
-    groups: dict[Any, list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        groups.setdefault(tensor.dtype, []).append(index)
-    for indices in groups.values():
-        flat = tf.concat([tf.reshape(tensors[i], [-1]) for i in indices], axis=0)
-        reduced = reduce(flat)
-        reduced.set_shape(flat.shape)
-        sizes = [tf.size(tensors[i]) for i in indices]
-        for i, piece in zip(indices, tf.split(reduced, sizes), strict=True):
-            out[i] = tf.reshape(piece, tf.shape(tensors[i]))
-            out[i].set_shape(tensors[i].shape)
-    return out

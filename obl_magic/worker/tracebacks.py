@@ -5,18 +5,23 @@ from __future__ import annotations
 import linecache
 import os
 import traceback
-from collections.abc import Iterable
-from types import TracebackType
+from collections.abc import Iterable, Iterator
+from types import FrameType, TracebackType
 
 from obl_magic.values import CellSource
 from obl_magic.worker.heart import is_users
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
+_labels: dict[str, str] = {}
+"""What the notebook calls the files of the job's cells."""
+
 
 def remember(sources: Iterable[CellSource]) -> None:
     """Makes the cells' text known here, so that tracebacks show source lines."""
+    _labels.clear()
     for cell in sources:
+        _labels[cell.filename] = cell.label
         lines = cell.text.splitlines(keepends=True)
         linecache.cache[cell.filename] = (len(cell.text), None, lines, cell.filename)
 
@@ -47,6 +52,22 @@ def in_users_code(tb: TracebackType | None) -> TracebackType | None:
     while tb is not None and not is_users(tb.tb_frame.f_code.co_filename):
         tb = tb.tb_next
     return tb
+
+
+def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames of the user's own code in a stack, from the innermost."""
+    while frame is not None:
+        if frame.f_code.co_filename in _labels or is_users(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+def line_of(frame: FrameType) -> str:
+    """Where a frame is, with its text: ``In [7], line 12: model.fit(x, y)``."""
+    file = frame.f_code.co_filename
+    text = linecache.getline(file, frame.f_lineno).strip()
+    place = f"{_labels.get(file) or os.path.basename(file)}, line {frame.f_lineno}"
+    return f"{place}: {text}" if text else place
 
 
 def _from_users_code(tb: TracebackType | None) -> TracebackType | None:

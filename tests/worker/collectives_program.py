@@ -6,14 +6,17 @@ hangs does not hide those before it.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import functools
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-faulthandler.dump_traceback_later(75, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -223,16 +226,203 @@ def allgather_of_objects(world: Any) -> Any:
     return world.allgather_object({"rank": world.rank, "text": "x" * 1000 * world.rank, "none": None})
 
 
-@prop
-def allgather_of_different_things(world: Any) -> Any:
-    """A rank that is at another call than the others; what they are told, where plain MPI would be confused."""
-    if world.name != "mpi":
-        return "refused by Horovod itself"
+def parted(world: Any, act: Callable[[], Any]) -> str:
+    """What a rank is told when ranks do different things; the world is then made good for the next property."""
     try:
-        world.allgather(tf.zeros([1, 3 if world.rank else 2]))
+        act()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "not noticed"
+        said = (
+            error if world.failed is None else world.failed
+        )  # a traced function raises TensorFlow's own error
+        return f"{type(said).__name__}: {said}"
+    else:
+        return "not noticed"
+    finally:
+        world.begin()
+
+
+@prop
+def ranks_with_other_shapes(world: Any) -> Any:
+    """Each exchange, eager and traced, of something wider on the other ranks."""
+    x = tf.zeros([1, 3 if world.rank else 2])
+    calls = [
+        functools.partial(world.allreduce, [x]),
+        functools.partial(world.broadcast, [x]),
+        functools.partial(world.allgather, x),
+    ]
+    return [parted(world, call) for each in calls for call in (each, tf.function(each))]
+
+
+@prop
+def ranks_whose_shapes_are_only_known_when_run(world: Any) -> Any:
+    """As many numbers, in another shape."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def step(x: Any) -> Any:
+        return world.allreduce([x])
+
+    return parted(world, lambda: step(tf.zeros([3, 2] if world.rank else [2, 3])))
+
+
+@prop
+def ranks_with_other_types(world: Any) -> Any:
+    """Eager and traced."""
+    dtype = tf.float32 if world.rank else tf.float64
+    return [
+        parted(world, call)
+        for call in (
+            lambda: world.allreduce([tf.zeros([2], dtype)]),
+            tf.function(lambda: world.allreduce([tf.zeros([2], dtype)])),
+            lambda: world.allgather(tf.zeros([2], dtype)),
+        )
+    ]
+
+
+@prop
+def a_rank_that_skips_an_exchange(world: Any) -> Any:
+    """The others sum, it gathers, or waits, or tells an object, or is already at its function's end."""
+    x = tf.zeros([2])
+    skips = [lambda: world.allgather(x), world.barrier, lambda: world.allgather_object(1), world.end]
+    return [
+        parted(world, other if world.rank == 0 else call)
+        for other in skips
+        for call in (lambda: world.allreduce([x]), tf.function(lambda: world.allreduce([x])))
+    ]
+
+
+@prop
+def ranks_of_other_purpose(world: Any) -> Any:
+    """The same tensors, for something else."""
+
+    def act() -> None:
+        with world.purpose("sum the votes" if world.rank else "sum the gradients", ["dense/kernel"]):
+            world.allreduce([tf.zeros([2])])
+
+    return parted(world, act)
+
+
+@prop
+def ranks_that_parted_stay_parted(world: Any) -> Any:
+    """Whoever catches the error does not meet the others again by chance."""
+
+    def act() -> None:
+        with contextlib.suppress(Exception):
+            world.allreduce([tf.zeros([2 + world.rank])])
+        world.barrier()
+
+    return parted(world, act)
+
+
+def attempted(world: Any, act: Callable[[], Any], good: int) -> Any:
+    """What an attempt gives and what the next exchange gives after it; all ranks but the last have a good one."""
+    try:
+        with world.attempt("the proof"):
+            value = act()
+    except collectives.AttemptFailed as error:
+        value = f"{error} / {type(error.__cause__).__name__}"
+    (total,) = world.allreduce([tf.constant(good)])
+    return [value, int(total)]
+
+
+@prop
+def attempts_that_succeed(world: Any) -> Any:
+    """Eager, traced, in one another."""
+
+    def nested() -> Any:
+        with world.attempt("the inner one"):
+            return float(world.allreduce([tf.constant(1.0)])[0])
+
+    return [attempted(world, nested, 1), attempted(world, tf.function(nested_free(world)), 2)[1]]
+
+
+def nested_free(world: Any) -> Callable[[], Any]:
+    """A traced sum."""
+    return lambda: world.allreduce([tf.constant(1.0)])[0]
+
+
+@prop
+def attempts_that_fail_on_one_rank(world: Any) -> Any:
+    """While the others sum (eager, traced), or do nothing more; after some exchanges; in a traced function; nested."""
+    last = world.rank == world.size - 1
+
+    def raise_after(exchanges: int, then: Callable[[], Any]) -> Any:
+        for _ in range(exchanges):
+            world.allreduce([tf.constant(1.0)])
+        if last:
+            raise ValueError("not this one")
+        return then()
+
+    def eager() -> Any:
+        return world.allreduce([tf.zeros([3])])
+
+    def traced() -> Any:
+        return tf.function(eager)()
+
+    def in_graph() -> Any:
+        @tf.function
+        def step(x: Any) -> Any:
+            with tf.control_dependencies([tf.debugging.assert_less(x, 1.0)]):
+                y = tf.identity(x)
+            return world.allreduce([y])[0]
+
+        return step(tf.constant(2.0 if last else 0.0))
+
+    def nested() -> Any:
+        try:
+            with world.attempt("the inner one"):
+                raise_after(1, eager)
+        except collectives.AttemptFailed:
+            return "went on"
+
+    return [
+        attempted(world, lambda: raise_after(0, eager), 1),
+        attempted(world, lambda: raise_after(2, traced), 1),
+        attempted(world, lambda: raise_after(1, lambda: None), 1),
+        attempted(world, in_graph, 1),
+        attempted(world, nested, 1),
+    ]
+
+
+@prop
+def attempts_that_fail_on_every_rank(world: Any) -> Any:
+    """Each with a reason of its own."""
+
+    def act() -> None:
+        raise ValueError(f"of rank {world.rank}")
+
+    return attempted(world, act, 1)
+
+
+@prop
+def attempts_in_which_ranks_part(world: Any) -> Any:
+    """Other shapes, eager and traced, are no end of the run there."""
+    x = tf.zeros([2 + world.rank])
+    return [
+        attempted(world, call, 1)
+        for call in (lambda: world.allreduce([x]), tf.function(lambda: world.allreduce([x])))
+    ]
+
+
+@prop
+def a_rank_that_does_not_attempt(world: Any) -> Any:
+    """It is not answered as if it had."""
+
+    def act() -> None:
+        if world.rank == 0:
+            world.barrier()
+        with world.attempt("the proof"):
+            raise ValueError("not this one")
+
+    return parted(world, act)
+
+
+@prop
+def microseconds_of_an_agreement(world: Any) -> Any:
+    """Of a thousand that find nothing."""
+    began = time.perf_counter()
+    for _ in range(1000):
+        world.barrier()
+    return round((time.perf_counter() - began) * 1e3)
 
 
 @prop

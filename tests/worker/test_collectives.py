@@ -177,13 +177,109 @@ def test_objects_are_gathered_in_rank_order(said: dict[str, list[Any]], size: in
     assert same(said, "allgather_of_objects") == expected
 
 
-def test_ranks_that_exchange_different_things_are_told_so(said: dict[str, list[Any]], engine: str) -> None:
-    """By name, on every rank, rather than as a truncated message; Horovod does so by itself."""
-    if engine == "mpi":
-        for answer in said["allgather_of_different_things"]:
-            assert answer.startswith(
-                "NotOblivious: the ranks no longer do the same: rank 0 exchanges float32 rows of"
-            )
+PARTED = "NotOblivious: the ranks no longer do the same: rank 0 was about to "
+
+
+def others(size: int) -> str:
+    """All ranks but the first, as a sentence names them."""
+    return {2: "rank 1", 3: "ranks 1 and 2"}[size]
+
+
+def test_ranks_with_other_shapes_are_named(said: dict[str, list[Any]], size: int) -> None:
+    """On every rank, whatever is exchanged, eagerly or traced, rather than as a truncated message or by waiting."""
+    answers = same(said, "ranks_with_other_shapes")
+    verbs = ("sum a tensor", "take from rank 0 a tensor", "gather the rows of a tensor")
+    for verb, answer in zip([v for v in verbs for _ in range(2)], answers, strict=True):
+        assert answer.startswith(f"{PARTED}{verb}: float32 (")
+        assert f", {others(size)} to {verb}: float32 (" in answer
+        assert "do: look for code that acts on one rank only" in answer
+    assert "float32 (1, 2) (collectives_program.py, line " in answers[0]
+
+
+def test_shapes_known_only_when_run_are_compared_too(said: dict[str, list[Any]], size: int) -> None:
+    """As many numbers in another shape are another sum."""
+    answer = same(said, "ranks_whose_shapes_are_only_known_when_run")
+    assert answer.startswith(f"{PARTED}sum a tensor: float32 (2, 3)")
+    assert f"{others(size)} to sum a tensor: float32 (3, 2)" in answer
+
+
+def test_ranks_with_other_types_are_named(said: dict[str, list[Any]], size: int) -> None:
+    """Also of constants, which TensorFlow would like to sum before the function runs."""
+    for answer in same(said, "ranks_with_other_types"):
+        assert answer.startswith(PARTED)
+        assert "float64 (" in answer
+        assert "float32 (" in answer
+
+
+def test_a_rank_that_skips_an_exchange_is_named(said: dict[str, list[Any]], size: int) -> None:
+    """It is already at its next one, or at the end of its function."""
+    answers = same(said, "a_rank_that_skips_an_exchange")
+    does = ("gather the rows of", "wait for the others", "tell the others an object", "end its function")
+    for verb, answer in zip([v for v in does for _ in range(2)], answers, strict=True):
+        assert answer.startswith(f"{PARTED}{verb}")
+        assert f"{others(size)} to sum a tensor: float32 (2,)" in answer
+
+
+def test_exchanges_are_told_apart_by_their_purpose(said: dict[str, list[Any]], size: int) -> None:
+    """The same tensors for something else are something else."""
+    answer = same(said, "ranks_of_other_purpose")
+    assert answer.startswith(f"{PARTED}sum the gradients of dense/kernel: float32 (2,)")
+    assert f"{others(size)} to sum the votes of dense/kernel" in answer
+
+
+def test_ranks_that_parted_do_not_meet_again_by_chance(said: dict[str, list[Any]]) -> None:
+    """Even where the user's code goes on after the error."""
+    assert same(said, "ranks_that_parted_stay_parted").startswith(f"{PARTED}sum a tensor")
+
+
+def test_an_attempt_that_succeeds_is_the_block(said: dict[str, list[Any]], size: int) -> None:
+    """Also one in another."""
+    assert same(said, "attempts_that_succeed") == [[1.0 * size, size], 2 * size]
+
+
+def test_an_attempt_fails_on_every_rank_when_one_raises(said: dict[str, list[Any]], size: int) -> None:
+    """Whatever the others were at; and the ranks are in step afterwards."""
+    last = size - 1
+    for rank, answers in enumerate(said["attempts_that_fail_on_one_rank"]):
+        *failures, nested = answers
+        assert nested == ["went on", size]
+        for value, total in failures:
+            assert value.startswith(f"rank {last} failed: ")
+            assert total == size
+        reasons = [value.rpartition(" / ") for value, _ in failures]
+        assert [reason for reason, _, _ in reasons[:3]] == [
+            f"rank {last} failed: ValueError: not this one"
+        ] * 3
+        assert "InvalidArgumentError" in failures[3][0]
+        if rank == last:
+            assert [cause for _, _, cause in reasons[:3]] == ["ValueError"] * 3
+
+
+def test_every_reason_of_a_failed_attempt_is_told(said: dict[str, list[Any]], size: int) -> None:
+    """In rank order, the same on every rank."""
+    (value, total) = same(said, "attempts_that_fail_on_every_rank")
+    reasons = "; ".join(f"rank {rank} failed: ValueError: of rank {rank}" for rank in range(size))
+    assert (value, total) == (f"{reasons} / ValueError", size)
+
+
+def test_ranks_that_part_in_an_attempt_only_fail_it(said: dict[str, list[Any]], size: int) -> None:
+    """Eagerly and traced; the reason says what each was about to do."""
+    for answers in said["attempts_in_which_ranks_part"]:
+        for value, total in answers:
+            assert value.startswith("the ranks no longer do the same: rank 0 was about to sum a tensor")
+            assert total == size
+
+
+def test_a_rank_that_does_not_attempt_is_named(said: dict[str, list[Any]], size: int) -> None:
+    """What is attempted by some ranks only ends the run."""
+    answer = same(said, "a_rank_that_does_not_attempt")
+    assert answer.startswith(f"{PARTED}wait for the others")
+    assert f"{others(size)} to give up the proof" in answer
+
+
+def test_agreeing_costs_microseconds(said: dict[str, list[Any]], size: int) -> None:
+    """Tens of them on a quiet machine; the bound is for a busy one with fewer processors than ranks."""
+    assert max(said["microseconds_of_an_agreement"]) < 2000
 
 
 def test_a_barrier_can_be_passed_again(said: dict[str, list[Any]]) -> None:

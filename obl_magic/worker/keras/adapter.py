@@ -29,6 +29,7 @@ from obl_magic.worker.keras.steps import SharedSteps
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
+from obl_magic.worker.written import Written, by_several
 
 
 class Adapter:
@@ -43,6 +44,7 @@ class Adapter:
     ) -> None:
         self._world, self._reporter, self._settings = world, reporter, settings
         self._patches = Patches()
+        self._written = Written([] if folder is None else [str(folder.path)])
         self._state = SharedState(world)
         self._calls = ModelCalls(world, self._state, reporter.note, settings.prove, self._progressed)
         self._loops = CustomLoops(self._calls, self._before_batch)
@@ -93,9 +95,11 @@ class Adapter:
         self._writer.install(self._patches)
         refusals.install(self._patches)
         self._patches.replace(TensorFlowTrainer, "evaluate", self._average_first)
+        self._written.begin()
 
     def leave(self) -> None:
         """Puts Keras back exactly as it was, and writes down the best weights of a fit that did not end."""
+        self._written.end()
         self._patches.restore()
         self._pipelines.leave()
         self._best.leave()
@@ -105,9 +109,12 @@ class Adapter:
 
         Raises:
             RanksDiverged: the ranks hold different weights.
-            NotOblivious: initial weights were given in vain.
+            NotOblivious: initial weights were given in vain, or another rank goes on.
         """
         if self._world.size > 1:
+            self._world.end()
+            if said := by_several(self._world.allgather_object(self._written.paths)):
+                self._reporter.note("written-by-several", said)
             self._checksum.look(self._state.trained(), self._reporter.steps)
         self._initial.finish()
         self._best.finish()
@@ -156,6 +163,12 @@ def oblivious(
     adapter.enter()
     try:
         yield adapter
+    except Exception as error:
+        if world.failed is None or error is world.failed:
+            raise
+        raise world.failed.with_traceback(
+            error.__traceback__
+        ) from None  # TensorFlow made it an error of its own
     finally:
         adapter.leave()
 

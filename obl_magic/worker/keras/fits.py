@@ -24,20 +24,14 @@ from obl_magic.worker.keras.resuming import Kept, Resuming
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.steps import build_if_possible as build_if_possible
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
+from obl_magic.worker.keras.writers import WRITERS, Writers, is_keras_own
 from obl_magic.worker.report import Reporter
 
-_WRITERS = tuple(
-    getattr(keras.callbacks, name)
-    for name in (
-        "ModelCheckpoint", "CSVLogger", "TensorBoard", "BackupAndRestore", "RemoteMonitor", "OrbaxCheckpoint",
-    )
-    if hasattr(keras.callbacks, name)
-)  # fmt: skip
 _DURING_EPOCHS = (
     "on_epoch_end", "on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end",
     "on_test_begin", "on_test_end", "on_test_batch_begin", "on_test_batch_end",
 )  # fmt: skip
-_NO_BATCH_LOGS = (*_WRITERS, keras.callbacks.ProgbarLogger, keras.callbacks.History)
+_NO_BATCH_LOGS = (*WRITERS, keras.callbacks.ProgbarLogger, keras.callbacks.History)
 
 
 class Fits:
@@ -70,11 +64,13 @@ class Fits:
         self._exact_logs, self._checksum, self._looks = exact_logs, checksum, looks
         self._rate, self._writer, self._resuming = rate, writer, resuming
         self._best, self._initial = best, initial
+        self._writers = Writers(world, reporter.note, writer.own)
         self._iterators: dict[int, Any] = {}
         self.count = 0
 
     def install(self, patches: Patches) -> None:
         """Replaces the hooks."""
+        self._writers.install(patches)
         patches.replace(CallbackList, "__init__", self._init)
         patches.replace(CallbackList, "on_train_begin", self._train_begin)
         patches.replace(CallbackList, "on_epoch_begin", self._epoch_begin)
@@ -92,7 +88,7 @@ class Fits:
             model: Any = None, **params: Any,
         ) -> None:  # fmt: skip
             given = keras.tree.flatten(callbacks) if callbacks else []
-            mine = given if self._world.rank == 0 else [c for c in given if not _only_on_rank_0(c)]
+            mine = self._writers.arranged(given)
             silent = self._world.rank != 0 or params.get("verbose") == "auto"
             if self._world.rank != 0:
                 params = {**params, "verbose": 0}
@@ -118,6 +114,7 @@ class Fits:
         def on_train_begin(callbacks: Any, logs: Any = None) -> None:
             model, params = callbacks.model, callbacks.params
             self.count += 1
+            self._world.during(f"in its {_ordinal(self.count)} fit")
             self._reporter.fits(model)
             kept = self._resuming.find()
             iterator = self._iterators.pop(id(model), None)
@@ -133,7 +130,8 @@ class Fits:
                 self._resuming.lead(kept, callbacks, iterator)
             if self._world.size > 1:
                 restored = -1 if model._initial_epoch is None else int(model._initial_epoch)
-                ((restored,), *_) = self._state.agree(states.variables_of(model), restored)
+                with self._world.purpose("begin a fit"):
+                    ((restored,), *_) = self._state.agree(states.variables_of(model), restored)
                 model._initial_epoch = None if restored < 0 else restored
                 self._name_deviations(model)
             batch = None if iterator is None else iterator.data_adapter.batch_size
@@ -221,7 +219,8 @@ class Fits:
         def on_epoch_end(callbacks: Any, epoch: int, logs: Any = None) -> None:
             fit = callbacks._obl_fit
             if fit is not None and self._world.size > 1:
-                self._state.average(states.moving_statistics(callbacks.model))
+                with self._world.purpose("end an epoch"):
+                    self._state.average(states.moving_statistics(callbacks.model))
             if fit is not None:
                 fit.logs = numbers(logs)
                 fit.steps = fit.steps or fit.step
@@ -236,7 +235,8 @@ class Fits:
             if "on_epoch_end" in callbacks._obl_users:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
-                callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
+                with self._world.purpose("end an epoch"):
+                    callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
             if fit is not None:
                 self._reporter.judge(fit.logs)
 
@@ -271,8 +271,11 @@ class Fits:
                 self._resuming.keep(callbacks, fit.epoch + 1, fit.stepped, done=True)
                 callbacks.model._initial_epoch = None
             self._reporter.fits(None)
+            self._writers.back()
             if self._world.size > 1:
-                self._world.barrier()
+                with self._world.purpose("end a fit"):
+                    self._world.barrier()
+            self._world.during(f"after {self.count} fit{'s' if self.count > 1 else ''}")
 
         return on_train_end
 
@@ -294,14 +297,9 @@ def _forget_epochs(log: Path, separator: str, kept: int) -> None:
         log.write_text(header + "".join(row for row in rows if int(row.split(separator)[0]) < kept))
 
 
-def _only_on_rank_0(callback: Any) -> bool:
-    """Whether a callback writes, and does nothing that other ranks must take part in.
-
-    A user's subclass of ModelCheckpoint may evaluate, or decide; it runs everywhere, and saves on rank 0.
-    """
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
-        return type(callback).__module__.startswith("keras.")
-    return isinstance(callback, _WRITERS)
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _any_has(callbacks: Sequence[Any], *hooks: str) -> bool:
@@ -332,8 +330,7 @@ def _wants_test_logs(callback: Any) -> bool:
 
 def _is_users(callback: Any) -> bool:
     """Whether a callback may decide by anything but the logs: one that Keras does not ship, or a lambda."""
-    kind = type(callback)
-    return not kind.__module__.startswith("keras.") or isinstance(callback, keras.callbacks.LambdaCallback)
+    return not is_keras_own(callback) or isinstance(callback, keras.callbacks.LambdaCallback)
 
 
 def _users_hooks(callbacks: Sequence[Any]) -> set[str]:

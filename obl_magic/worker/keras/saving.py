@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.saving import saving_api
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.patching import Patches
@@ -31,22 +32,23 @@ class OneWriter:
     def __init__(self, world: Collectives) -> None:
         self._world = world
         self._in_callbacks = 0
+        self._own: list[str] = []
         self._writing = self._reading = False
 
     def install(self, patches: Patches) -> None:
         """Replaces them."""
         for name in ("save", "save_weights", "export"):
             patches.replace(keras.Model, name, self._once)
-        for module, name in (
-            (keras.saving, "save_model"),
-            (keras.models, "save_model"),
-            (keras.saving, "save_weights"),
-        ):
-            if hasattr(module, name):
-                patches.replace(module, name, self._once)
+        for function in (saving_api.save_model, saving_api.save_weights):
+            patches.replace_function(function, self._once)
+        patches.replace(keras.export.ExportArchive, "write_out", self._once)
         patches.replace(keras.Model, "load_weights", self._found_by_all)
-        for module in (keras.saving, keras.models):
-            patches.replace(module, "load_model", self._model_found_by_all)
+        patches.replace_function(saving_api.load_weights, self._found_by_all)
+        patches.replace_function(saving_api.load_model, self._model_found_by_all)
+
+    def own(self, path: str) -> None:
+        """From now on callbacks of this rank save what lies at or below this path, or begins like it."""
+        self._own.append(path.partition("{")[0])
 
     @contextmanager
     def in_callbacks(self) -> Iterator[None]:
@@ -72,7 +74,8 @@ class OneWriter:
 
     def _save(self, original: Any, model: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         if self._in_callbacks:
-            return original(model, filepath, *args, **kwargs) if self._world.rank == 0 else None
+            mine = self._world.rank == 0 or self._is_own(filepath)
+            return original(model, filepath, *args, **kwargs) if mine else None
         saved = original(model, filepath, *args, **kwargs) if self._world.rank == 0 else None
         self._world.barrier()
         if self._world.rank != 0 and not (
@@ -80,6 +83,11 @@ class OneWriter:
         ):
             saved = original(model, filepath, *args, **kwargs)
         return saved
+
+    def _is_own(self, filepath: Any) -> bool:
+        return isinstance(filepath, (str, os.PathLike)) and os.path.abspath(filepath).startswith(
+            tuple(self._own)
+        )
 
     def _found_by_all(self, original: Any) -> Any:
         @functools.wraps(original)
