@@ -9,7 +9,7 @@ Some things are mended on the way. Modules that travel by value come back as mod
 their globals (and may import each other in a circle). Names that only a class body inside a function uses
 are sent along. A function under ``functools.cache`` travels as its code, with an empty cache, and one
 under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
-bring these classes (``keras_objects``).
+bring these classes (``keras_objects``). Functions of ``__main__`` share its globals on a rank (``main_module``).
 
 Large arrays need not be copied into the pickle: their buffers are handed out beside it (PEP 574), and
 ``files`` writes them down from where they lie.
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import arrays, keras_objects, tf_functions
+from obl_magic.payload import arrays, keras_objects, main_module, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -125,6 +125,9 @@ def _pickler() -> type[Any]:
             module = self._by_value.get(function.__module__)
             if module is not None and function.__globals__ is vars(module):
                 self.globals_ref.setdefault(id(function.__globals__), _Globals(self._shell(module)))
+            elif main_module.is_of_main(function):
+                namespace = function.__globals__
+                self.globals_ref.setdefault(id(namespace), main_module.Globals(namespace))
 
         def _shell(self, module: ModuleType) -> _Shell:
             return self._shells.setdefault(module.__name__, _Shell(module))

@@ -8,19 +8,20 @@ import hashlib
 import inspect
 import random
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from obl_magic import payload
 from obl_magic.errors import NotOblivious, SetupProblem
 from obl_magic.events.event import Failed, Result, Trained
-from obl_magic.payload import files
+from obl_magic.payload import files, main_module
 from obl_magic.rundir import RunDir
-from obl_magic.values import RESERVED, Job
+from obl_magic.values import RESERVED, CellSource, Job
 from obl_magic.worker import tracebacks
 from obl_magic.worker.ablating import DATASET_FN, Proof, ablated
 from obl_magic.worker.collectives import Connections
@@ -29,6 +30,9 @@ from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
 from obl_magic.worker.report import Pruned, Reporter, reporting
 
+_T = TypeVar("_T")
+TELLING_S = 5.0
+"""What an exception has to say what it is."""
 SHORT = 200
 """Characters of a returned text that are kept beside the value itself."""
 
@@ -159,7 +163,10 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
             )
         with ExitStack() as stack:
             stack.callback(_seed(job.seed))
-            function, provided, *models = payload.loads(job.payload, job.buffers)
+            with main_module.filled():
+                function, provided, *models = payload.loads(job.payload, job.buffers)
+            with contextlib.suppress(Exception):  # a value of the user's may refuse to be looked into
+                main_module.complete(function, {**provided, **job.args})
             stack.callback(sys.stdout.flush)
             arguments = arguments_for(provided, job, function, reporter)
             return Finished(value=call(function, arguments, job, reporter, connections, *models))
@@ -192,7 +199,7 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
             size_bytes = files.save(finished.value, folder, path := folder.value(reporter.rank))
         except SetupProblem as problem:
             finished = Finished(error=problem)
-        except Exception as error:
+        except BaseException as error:
             finished = Finished(error=_unsendable(finished.value, error))
         else:
             reporter.emit(
@@ -202,7 +209,7 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
             )  # fmt: skip
             return True
     assert finished.error is not None
-    reporter.emit(_failed(finished.error, job, folder, reporter.rank))
+    reporter.emit(failed(finished.error, job.sources, folder, reporter.rank))
     return False
 
 
@@ -237,21 +244,45 @@ def tidy() -> None:
     gc.collect()
 
 
-def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed:
-    text, where = tracebacks.describe(error, job.sources)
+def failed(error: BaseException, sources: Iterable[CellSource], folder: RunDir | None, rank: int) -> Failed:
+    """What is told of an exception, whatever it does when it is asked.
+
+    Args:
+        error: what was raised. sources: whose lines are the user's. folder: where the exception itself is kept, if
+            anywhere. rank: that raised it.
+    """
+    nothing = Failed(rank, time.time(), type(error).__name__, f"{type(error).__name__}\n", "", "")
+    return within(TELLING_S, lambda: _told(error, sources, folder, rank)) or nothing
+
+
+def _told(error: BaseException, sources: Iterable[CellSource], folder: RunDir | None, rank: int) -> Failed:
+    text, where = tracebacks.describe(error, sources)
     file = ""
-    try:
-        data = payload.dumps(error)
-        payload.loads(data)
-        folder.write_bytes(folder.error(rank), data)
-        file = folder.error(rank).name
-    except Exception:
-        file = ""
+    if folder is not None:
+        with contextlib.suppress(BaseException):
+            data = payload.dumps(error)
+            payload.loads(data)
+            folder.write_bytes(folder.error(rank), data)
+            file = folder.error(rank).name
     return Failed(rank, time.time(), tracebacks.one_line(error), text, where, file)
 
 
-def _unsendable(value: Any, error: Exception) -> TypeError:
-    said = " ".join(str(error).split())
+def within(seconds: float, do: Callable[[], _T]) -> _T | None:
+    """What code of the user's gives that may not end, or that raises; None then."""
+    found: list[_T] = []
+
+    def run() -> None:
+        with contextlib.suppress(BaseException):
+            found.append(do())
+
+    thread = threading.Thread(target=run, name="obl-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
+
+
+def _unsendable(value: Any, error: BaseException) -> TypeError:
+    said = tracebacks.one_line(error)
     refused = TypeError(
         f"the function returned a {type(value).__qualname__}, which cannot be sent back: {said}; "
         "do: return numbers, arrays, a dict of them, or a Keras model (for a subclassed model: model.get_weights())"
