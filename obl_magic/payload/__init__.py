@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import arrays, keras_objects, main_module, tf_functions
+from obl_magic.payload import arrays, keras_names, keras_objects, main_module, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -103,7 +103,10 @@ def _pickler() -> type[Any]:
                 return self._module(obj)
             if isinstance(obj, types.FunctionType):
                 self._share_globals(obj)
-                return _with_class_body_names(obj, super().reducer_override(obj))
+                reduced = _with_class_body_names(obj, super().reducer_override(obj))
+                return keras_names.with_registration(obj, reduced)
+            if isinstance(obj, type):
+                return keras_names.with_registration(obj, super().reducer_override(obj))
             if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
             for mended in (

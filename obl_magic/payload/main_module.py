@@ -55,6 +55,11 @@ def filled() -> Iterator[None]:
         _filled = None
 
 
+def is_filled() -> bool:
+    """Whether what is restored now belongs to a job of this process."""
+    return _filled is not None
+
+
 def complete(function: FunctionType, provided: dict[str, Any]) -> None:
     """Names in ``__main__`` what a function reaches without naming it, such as the class of a value."""
     main = vars(sys.modules["__main__"])
