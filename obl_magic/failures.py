@@ -98,7 +98,7 @@ def _unpickled(folder: RunDir, failed: Failed) -> BaseException | None:
         return None
     try:
         error = payload.loads(path.read_bytes())
-    except Exception:
+    except BaseException:  # whatever it does as it comes back, its text is known
         return None
     return error if isinstance(error, BaseException) else None
 

@@ -48,6 +48,11 @@ class RunDir:
         return self.path.name
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it is one of a study's."""
+        return self.path.parent.name == "trials"
+
+    @property
     def events(self) -> Path:
         """The event log, JSON lines: the truth about the run."""
         return self.path / "events.jsonl"

@@ -17,6 +17,7 @@ from obl_magic.failures import read_death
 from obl_magic.interrupts import Presses
 from obl_magic.runs import Ledger
 from obl_magic.values import Options
+from obl_magic.worker.leaving import AT
 from obl_magic.world.channel import Channel, Piece
 
 TICK_S = 0.1
@@ -25,6 +26,14 @@ STEP_MAY_TAKE_S = 3.0
 """How long a run that is asked to stop has for it, before it is ended."""
 COMING_UP_S = 30.0
 """Ranks that come up are not taken for stalled ones any sooner."""
+UP_WITHIN_S = 300.0
+"""A world none of whose ranks gets any further for so long before it is up never will."""
+LOOKS_EVERY_S = 1.0
+DESERTED_S = 3.0
+"""How long a launcher may run on without the ranks that it has started."""
+ENDING_S = 10.0
+"""What ranks have to end by themselves when all of them have returned: for threads, exit handlers, children."""
+COMMAND_CHARS = 60
 DUMPING_S = 0.3
 LEFT_ALONE = "Horovod has been shut down"
 """What Horovod says on a rank that waits for one which has returned."""
@@ -53,7 +62,9 @@ class Watched:
         self._world, self._ledger, self._options, self._ranks = channel.world, ledger, options, ranks
         self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
         self._turned = threading.Event()
-        self._asked_to_stop = self._noted = False
+        self._asked_to_stop = self._noted = self._ended_late = False
+        self._looks_again_s = time.monotonic() + LOOKS_EVERY_S
+        self._deserted_s: float | None = None
         ledger.listen(self._notice)
         channel.speak_to(self)
 
@@ -85,7 +96,10 @@ class Watched:
         patience: float | None = None
         status = error = ""
         while not self._world.wait(0):
-            if self._stays and self._is_complete():
+            if self._is_complete():
+                if not self._stays:
+                    self._let_it_end()
+                    break
                 return "succeeded", ""
             self._turned.wait(TICK_S)
             self._turned.clear()
@@ -105,8 +119,67 @@ class Watched:
             if stalled := self._stalled():
                 status, error = "stalled", stalled
                 break
+            if why := self._does_not_come_up(now):
+                status, error = "failed", why
+                break
         self._world.stop()
-        return (status, error) if status else self._verdict()
+        if status:
+            return status, error
+        verdict = self._verdict()
+        if verdict[0] == "succeeded":
+            self._say_what_was_left()
+        return verdict
+
+    def _let_it_end(self) -> None:
+        """All values are there: the ranks may end by themselves, for a while, unless the user is in a hurry."""
+        until = time.monotonic() + ENDING_S
+        while not self._world.wait(TICK_S) and not self._stopping:
+            if time.monotonic() > until:
+                self._ended_late = True
+                break
+
+    def _say_what_was_left(self) -> None:
+        """Says what had to be ended that a function had left behind when it had returned everywhere."""
+        ranks = self._ledger.state.ranks
+        late = [f"rank {rank} in {it.where}" for rank, it in sorted(ranks.items()) if it.where.startswith(AT)]
+        pids = {it.pid for it in ranks.values()}
+        names = [
+            f"{what[:COMMAND_CHARS]} (process {pid})"
+            for pid, what in self._world.left.items()
+            if pid not in pids and "resource_tracker" not in what
+        ]
+        parts = []
+        if self._ended_late:
+            who = ", ".join(late) or "their processes"
+            parts.append(f"every rank had returned, and {ENDING_S:g} s later there was still {who}: ended")
+        if names:
+            parts.append(
+                f"processes that the function had started still ran and were ended: {', '.join(names[:5])}"
+            )
+        if parts:
+            self._note(
+                "left-behind", "; ".join([*parts, "do: end what the function starts before it returns"])
+            )
+
+    def _does_not_come_up(self, now: float) -> str:
+        """Why a world is given up that does not come up; "" while it may, or when it has."""
+        state = self._ledger.state
+        if now < self._looks_again_s or stall.is_up(state, self._ranks):
+            return ""
+        self._looks_again_s = now + LOOKS_EVERY_S
+        if not self._world.is_deserted():
+            self._deserted_s = None
+        elif now - (self._deserted_s or now) > DESERTED_S:
+            return self._death().error
+        else:
+            self._deserted_s = self._deserted_s or now
+        still = stall.still_s(state, time.time())
+        if still > UP_WITHIN_S:
+            who = stall.culprit(state, self._ranks, time.time())
+            return (
+                f"the ranks did not come up within {UP_WITHIN_S:.0f} s: {who}; do: python -m obl_magic doctor"
+            )
+        return ""
 
     def _ask_to_stop(self, now: float) -> float:
         """Asks a fit under way to stop at the end of a step; until when to wait for it."""

@@ -10,7 +10,7 @@ by value come back as modules whose functions share their globals (and may impor
 Names that only a class body inside a function uses are sent along. A function under ``functools.cache``
 travels as its code, with an empty cache, a ``functools.cached_property`` without its lock, and a function
 under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
-bring these classes (``keras_objects``).
+bring these classes (``keras_objects``). Functions of ``__main__`` share its globals on a rank (``main_module``).
 
 Large arrays need not be copied into the pickle: their buffers are handed out beside it (PEP 574), and
 ``files`` writes them down from where they lie.
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from obl_magic.payload import arrays, code_objects, keras_objects, tf_functions
+from obl_magic.payload import arrays, code_objects, keras_names, keras_objects, main_module, tf_functions
 from obl_magic.payload.code_names import global_names
 from obl_magic.payload.reach import is_own_code
 
@@ -104,7 +104,10 @@ def _pickler() -> type[Any]:
                 return self._module(obj)
             if isinstance(obj, types.FunctionType):
                 self._share_globals(obj)
-                return _with_class_body_names(obj, super().reducer_override(obj))
+                reduced = _with_class_body_names(obj, super().reducer_override(obj))
+                return keras_names.with_registration(obj, reduced)
+            if isinstance(obj, type):
+                return keras_names.with_registration(obj, super().reducer_override(obj))
             if isinstance(obj, _CACHED) and is_own_code(obj, self._by_value):
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
             if type(obj) is functools.cached_property:  # holds a lock before Python 3.12
@@ -129,6 +132,9 @@ def _pickler() -> type[Any]:
             module = self._by_value.get(function.__module__)
             if module is not None and function.__globals__ is vars(module):
                 self.globals_ref.setdefault(id(function.__globals__), _Globals(self._shell(module)))
+            elif main_module.is_of_main(function):
+                namespace = function.__globals__
+                self.globals_ref.setdefault(id(namespace), main_module.Globals(namespace))
 
         def _shell(self, module: ModuleType) -> _Shell:
             return self._shells.setdefault(module.__name__, _Shell(module))

@@ -2,7 +2,7 @@
 
 Keras pickles a model as its saved file, which names classes but does not hold them; a process where they are
 not registered cannot load it (not even the notebook's own). So the classes and functions travel beside the
-file, which itself is never copied into the pickle.
+file, which itself is never copied into the pickle. What has no configuration is in ``keras_models``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any
+
+from obl_magic.payload import keras_models
 
 
 def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
@@ -30,6 +32,8 @@ def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     if not kinds or not isinstance(obj, kinds):
         return None
     custom = _custom_objects(obj, kinds, keras)
+    if _is_the_users(obj, custom, keras) and not keras_models.has_configuration(obj, custom):
+        return keras_models.recipe(obj)
     recipe = obj.__reduce_ex__(protocol)
     if not isinstance(recipe, tuple) or len(recipe) != 2:
         return None  # the user's own recipe with a state: theirs to get right
@@ -37,6 +41,12 @@ def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     if getattr(rebuild, "__name__", "") == "_unpickle_model":
         args = tuple(map(_uncopied, args))
     return _restore, (custom, rebuild, args)
+
+
+def _is_the_users(obj: Any, custom: dict[str, Any], keras: Any) -> bool:
+    """Whether a layer or model has classes of the user's in it, and no recipe of the user's."""
+    reduces = getattr(type(obj), "__reduce__", None)
+    return bool(custom) and isinstance(obj, keras.Layer) and reduces is keras.Layer.__reduce__
 
 
 def _restore(custom: dict[str, Any], rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -149,7 +149,9 @@ class KernelSeat:
                 self._fn, call.job, self._captured, call.ledger, call.run, NoDisplay(), False,
                 ask=call.judge, models=self._models,
             )  # fmt: skip
-        except (Exception, SystemExit, Pruned):  # the ledger has it
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # as in a world: the ledger has it, and the study goes on
             return
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ Imports no IPython, no planner.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -20,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from obl_magic.events.event import Asks, Heartbeat, Started
 from obl_magic.rundir import RunDir
@@ -27,7 +27,8 @@ from obl_magic.values import Job
 from obl_magic.worker import execute, heart, ranks
 from obl_magic.worker.collectives import ENGINES, Connections
 from obl_magic.worker.frameworks import on_import, uses_keras
-from obl_magic.worker.orders import Orders
+from obl_magic.worker.leaving import Leaving
+from obl_magic.worker.orders import Orders, lines_from
 from obl_magic.worker.receive import Inbox
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
@@ -43,38 +44,46 @@ def main() -> None:
     streams = TakenStreams(me.rank)
     faulthandler.enable(file=streams.raw_stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    streams.pipe.emit(Heartbeat(me.rank, time.time(), 0, "", waits=True))  # before it waits for the others
-    placed = ranks.beside_others(me)
-    ranks.pin_gpu(placed)
-    ranks.pin_cores(placed)
-    threads = int(os.environ.get("OBL_THREADS", "0"))
-    _set_threads_when_asked(threads)
-    if engine := os.environ.pop(ranks.STANDS_BY, ""):
-        with streams.starting(), contextlib.suppress(ImportError):
-            for module in ("keras", "obl_magic.worker.keras.adapter", ENGINES[engine]):
-                importlib.import_module(module)
-    stays = bool(os.environ.pop(ranks.STAYS, ""))
-    orders = Orders(sys.stdin)
-    if me.rank == 0:
-        orders.listen()
-    inbox = Inbox(me, orders if me.rank == 0 else None)
-    connections = Connections(stays)
-    folder, variables = Path.cwd(), dict(os.environ)
-    while _served(inbox.next(), me, orders, streams, connections, threads) and stays:
-        execute.tidy()
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(variables)
-    connections.close()
-    atexit._run_exitfuncs()
+    inbox: Inbox | None = None
+    try:
+        streams.pipe.emit(
+            Heartbeat(me.rank, time.time(), 0, "", waits=True)
+        )  # before it waits for the others
+        placed = ranks.beside_others(me)
+        ranks.pin_gpu(placed)
+        ranks.pin_cores(placed)
+        threads = int(os.environ.get("OBL_THREADS", "0"))
+        _set_threads_when_asked(threads)
+        if engine := os.environ.pop(ranks.STANDS_BY, ""):
+            with streams.starting(), contextlib.suppress(ImportError):
+                for module in ("keras", "obl_magic.worker.keras.adapter", ENGINES[engine]):
+                    importlib.import_module(module)
+        stays = bool(os.environ.pop(ranks.STAYS, ""))
+        orders = Orders(lines_from(streams.orders))
+        if me.rank == 0:
+            orders.listen()
+        inbox = Inbox(me, orders if me.rank == 0 else None)
+        connections = Connections(stays)
+        folder, variables = Path.cwd(), dict(os.environ)
+        while (leaving := _served(inbox.next(), me, orders, streams, connections, threads)) and stays:
+            execute.tidy()
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(variables)
+        connections.close()
+    except BaseException as error:  # outside the function: the others would wait for this rank for ever
+        streams.pipe.emit(execute.failed(error, (), inbox.folder if inbox else None, me.rank))
+        _until_ended(streams)
+    leaving.leave()
+    streams.flush()
     _finalize_mpi()
     os._exit(0)
 
 
 def _served(
     job: Job, me: ranks.Rank, orders: Orders, streams: TakenStreams, connections: Connections, threads: int
-) -> bool:
-    """Runs one job and tells how it went; whether it succeeded, or never returns."""
+) -> Leaving:
+    """Runs one job and tells how it went; returns only if it has succeeded."""
     _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
     reporter = Reporter(streams.pipe.emit, me.rank)
     if job.quantity:
@@ -95,11 +104,17 @@ def _served(
         finished = execute.run(job, reporter, connections)
         streams.flush()
     if execute.tell(finished, job, reporter):
-        return True
+        leaving = Leaving(reporter, job.sources)
+        if connections.stay:
+            leaving.join_threads()
+        return leaving
+    _until_ended(streams)
+
+
+def _until_ended(streams: TakenStreams) -> NoReturn:
+    """The conductor ends the world; Open MPI takes seconds when ranks leave together."""
     streams.close()
-    time.sleep(
-        UNTIL_ENDED_S
-    )  # the conductor ends the world; Open MPI takes seconds when ranks leave together
+    time.sleep(UNTIL_ENDED_S)
     os._exit(1)
 
 

@@ -8,19 +8,21 @@ import hashlib
 import inspect
 import random
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from obl_magic import payload
 from obl_magic.errors import NotOblivious, SetupProblem
 from obl_magic.events.event import Failed, Result, Trained
-from obl_magic.payload import files
+from obl_magic.payload import files, keras_models, main_module, weights_file
 from obl_magic.rundir import RunDir
-from obl_magic.values import RESERVED, Job
+from obl_magic.values import RESERVED, CellSource, Job
 from obl_magic.worker import tracebacks
 from obl_magic.worker.ablating import Proof, ablated
 from obl_magic.worker.collectives import Connections
@@ -29,6 +31,9 @@ from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
 from obl_magic.worker.report import Pruned, Reporter, reporting
 
+_T = TypeVar("_T")
+TELLING_S = 5.0
+"""What an exception has to say what it is."""
 SHORT = 200
 """Characters of a returned text that are kept beside the value itself."""
 
@@ -143,6 +148,7 @@ def call_here(
 def run(job: Job, reporter: Reporter, connections: Connections | None = None) -> Finished:
     """Unpickles and runs the job; never raises."""
     tracebacks.remember(job.sources)
+    on_import("keras", keras_models.record_arguments)
     try:
         if digest_of(job.source) != job.digest:
             raise NotOblivious(
@@ -150,7 +156,10 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
             )
         with ExitStack() as stack:
             stack.callback(_seed(job.seed))
-            function, provided, *models = payload.loads(job.payload, job.buffers)
+            with main_module.filled():
+                function, provided, *models = payload.loads(job.payload, job.buffers)
+            with contextlib.suppress(Exception):  # a value of the user's may refuse to be looked into
+                main_module.complete(function, {**provided, **job.args})
             stack.callback(sys.stdout.flush)
             arguments = arguments_for(provided, job, function, reporter)
             return Finished(value=call(function, arguments, job, reporter, connections, *models))
@@ -178,13 +187,14 @@ def _stopped(reporter: Reporter) -> Finished:
 def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
     """Writes the result or the failure to the run folder and says so; whether the job succeeded."""
     folder = RunDir.at(job.run_dir)
-    if finished.error is None:
+    error = finished.error
+    if error is None:
         try:
-            size_bytes = files.save(finished.value, folder, path := folder.value(reporter.rank))
+            size_bytes = _kept(finished.value, job, folder, path := folder.value(reporter.rank), reporter)
         except SetupProblem as problem:
-            finished = Finished(error=problem)
-        except Exception as error:
-            finished = Finished(error=_unsendable(finished.value, error))
+            error = problem
+        except BaseException as raised:
+            error = _unsendable(finished.value, raised, folder)
         else:
             reporter.emit(
                 Result(
@@ -192,31 +202,76 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
                 )
             )  # fmt: skip
             return True
-    assert finished.error is not None
-    reporter.emit(_failed(finished.error, job, folder, reporter.rank))
+    reporter.emit(failed(error, job.sources, folder, reporter.rank))
     return False
+
+
+def _kept(value: Any, job: Job, folder: RunDir, path: Path, reporter: Reporter) -> int:
+    """Writes a value down, and the weights of a model beside it; its size in bytes.
+
+    Rank 0 looks whether its value comes back: that of the run is lost if it does not.
+    """
+    models = _models_in(value) if reporter.rank == 0 else []
+    if models and not folder.is_trial and not folder.weights.exists() and not job.settings.stop_after:
+        with contextlib.suppress(Exception):  # not built yet: there are none
+            weights_file.save(weights_file.of_model(models[0], label=folder.id), folder, folder.weights)
+    size_bytes = files.save(value, folder, path)
+    if reporter.rank == 0 and not models:  # a model was already made again as it was written
+        files.load(path)
+    return size_bytes
+
+
+def _models_in(value: Any) -> list[Any]:
+    """Keras models that were returned, by themselves or in a dict or a sequence."""
+    kind = getattr(sys.modules.get("keras"), "Model", None)
+    if kind is None:
+        return []
+    found = list(value.values()) if isinstance(value, dict) else value
+    among = found if isinstance(found, (list, tuple)) else [found]
+    return [model for model in among if isinstance(model, kind)]
 
 
 def short(value: Any) -> dict[str, Any]:
     """What fits into a row of a table: a dict's entries by their keys, or a bare number as ``value``."""
     entries = value if isinstance(value, dict) else {"value": value}
-    found = {str(key): _cell(entry) for key, entry in entries.items()}
+    found = {_key(key): _cell(entry) for key, entry in entries.items()}
     return found if isinstance(value, dict) or isinstance(found["value"], (bool, int, float)) else {}
 
 
+def _key(key: Any) -> str:
+    try:
+        return str(key)
+    except BaseException:  # of the user's own
+        return f"<{type(key).__qualname__}>"
+
+
 def _cell(value: Any) -> Any:
-    """A number, however it is wrapped, as Python's own; a text as it is; of anything else its ``repr``, cut short."""
-    if value is None or isinstance(value, (bool, int, float)):
+    """A number, however it is wrapped, as Python's own; a text as it is; of anything else its kind."""
+    if value is None or type(value) in (bool, float):
         return value
+    if isinstance(value, int):
+        return _whole(value)
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, str):
-        return value[:SHORT]
+        return str(value[:SHORT])
     with contextlib.suppress(
-        Exception
-    ):  # arrays, tensors and frameworks' variables, each with its own errors
+        BaseException
+    ):  # arrays, tensors, frameworks' variables, each with its own errors
         plain = value.numpy() if hasattr(value, "numpy") else value
         if getattr(plain, "shape", None) == ():
-            return plain.item()
+            item = plain.item()
+            return item if isinstance(item, (bool, int, float, str)) else f"<{type(value).__qualname__}>"
     return f"<{type(value).__qualname__}>"
+
+
+def _whole(value: int) -> int | str:
+    """A whole number, where a table can hold it and compare it with others."""
+    try:
+        float(value)
+    except OverflowError:
+        return f"<a whole number of {value.bit_length()} bits, larger than any float>"
+    return int(value)
 
 
 def tidy() -> None:
@@ -228,23 +283,48 @@ def tidy() -> None:
     gc.collect()
 
 
-def _failed(error: BaseException, job: Job, folder: RunDir, rank: int) -> Failed:
-    text, where = tracebacks.describe(error, job.sources)
+def failed(error: BaseException, sources: Iterable[CellSource], folder: RunDir | None, rank: int) -> Failed:
+    """What is told of an exception, whatever it does when it is asked.
+
+    Args:
+        error: what was raised. sources: whose lines are the user's. folder: where the exception itself is kept, if
+            anywhere. rank: that raised it.
+    """
+    nothing = Failed(rank, time.time(), type(error).__name__, f"{type(error).__name__}\n", "", "")
+    return within(TELLING_S, lambda: _told(error, sources, folder, rank)) or nothing
+
+
+def _told(error: BaseException, sources: Iterable[CellSource], folder: RunDir | None, rank: int) -> Failed:
+    text, where = tracebacks.describe(error, sources)
     file = ""
-    try:
-        data = payload.dumps(error)
-        payload.loads(data)
-        folder.write_bytes(folder.error(rank), data)
-        file = folder.error(rank).name
-    except Exception:
-        file = ""
+    if folder is not None:
+        with contextlib.suppress(BaseException):
+            data = payload.dumps(error)
+            payload.loads(data)
+            folder.write_bytes(folder.error(rank), data)
+            file = folder.error(rank).name
     return Failed(rank, time.time(), tracebacks.one_line(error), text, where, file)
 
 
-def _unsendable(value: Any, error: Exception) -> TypeError:
-    said = " ".join(str(error).split())
+def within(seconds: float, do: Callable[[], _T]) -> _T | None:
+    """What code of the user's gives that may not end, or that raises; None then."""
+    found: list[_T] = []
+
+    def run() -> None:
+        with contextlib.suppress(BaseException):
+            found.append(do())
+
+    thread = threading.Thread(target=run, name="obl-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
+
+
+def _unsendable(value: Any, error: BaseException, folder: RunDir) -> TypeError:
+    said = within(TELLING_S, lambda: tracebacks.one_line(error)) or type(error).__name__
+    kept = f"; its weights stand in {folder.weights}" if folder.weights.exists() and _models_in(value) else ""
     refused = TypeError(
-        f"the function returned a {type(value).__qualname__}, which cannot be sent back: {said}; "
+        f"the function returned a {type(value).__qualname__}, which cannot be sent back: {said}{kept}; "
         "do: return numbers, arrays, a dict of them, or a Keras model (for a subclassed model: model.get_weights())"
     )
     return refused.with_traceback(tracebacks.in_users_code(error.__traceback__))

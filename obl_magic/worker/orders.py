@@ -6,11 +6,19 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED
+
+
+def lines_from(descriptor: int) -> Iterator[bytes]:
+    """The lines that come from a descriptor; while it waits it holds no lock that a forked child would inherit."""
+    rest = b""
+    while chunk := os.read(descriptor, 65536):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
 
 
 class Orders:
@@ -20,7 +28,7 @@ class Orders:
         lines: from the kernel; their end means that it is gone, and so is this process then.
     """
 
-    def __init__(self, lines: Iterable[str]) -> None:
+    def __init__(self, lines: Iterable[str | bytes]) -> None:
         self._lines = lines
         self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic import payload
-from obl_magic.payload import buffers
-from obl_magic.rundir import buffers_of
+from obl_magic.payload import buffers, main_module
+from obl_magic.rundir import RunDir, buffers_of
 from obl_magic.values import Job
 from obl_magic.worker.orders import Orders
 from obl_magic.worker.ranks import Rank
@@ -36,11 +36,15 @@ class Inbox:
 
     Args:
         me: this rank. orders: what rank 0 hears from its kernel; None on other ranks.
+
+    Attributes:
+        folder: of the run whose job it takes, or has taken last.
     """
 
     def __init__(self, me: Rank, orders: Orders | None) -> None:
         self._me, self._orders = me, orders
         self._path, self._job = "", b""
+        self.folder: RunDir | None = None
 
     def next(self) -> Job:
         """The next job; waits for it, and on ranks other than 0 costs next to nothing meanwhile."""
@@ -68,16 +72,21 @@ class Inbox:
         assert self._orders is not None
         told = self._orders.job()
         path, changes = told["job"], told.get("changes")
+        self.folder = RunDir(Path(changes or path).parent)
         data = b"" if path == self._path else Path(path).read_bytes()
-        return _Said(path, data, bool(told["goes_on"]), Path(changes).read_bytes() if changes else b"")
+        changed = Path(changes).read_bytes() if changes else b""
+        return _Said(path, data, bool(told["goes_on"]), changed, str(self.folder.path))
 
     def _load(self, said: _Said, large: Sequence[memoryview]) -> Job:
         """The job anew each time, so that nothing a trial does to its values is seen by the next one."""
+        self.folder = RunDir.at(said.folder)
         if said.path != self._path:
             self._path, self._job = said.path, said.job
-        job: Any = payload.loads(self._job, large)
+        main_module.renew()
+        with main_module.filled():
+            job: Any = payload.loads(self._job, large)
+            changes: dict[str, Any] = payload.loads(said.changes) if said.changes else {}
         assert isinstance(job, Job)
-        changes: dict[str, Any] = payload.loads(said.changes) if said.changes else {}
         job = replace(job, **changes)
         job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or said.goes_on))
         sys.path += [entry for entry in job.path if entry not in sys.path]
@@ -91,12 +100,14 @@ class _Said:
     Attributes:
         path: of its file. job: its bytes, or none where they are known already.
         goes_on: from what an earlier world has kept. changes: pickled fields that differ from the file's, or none.
+        folder: of the run.
     """
 
     path: str
     job: bytes
     goes_on: bool
     changes: bytes
+    folder: str
 
 
 def shared(comm: Any, path: Path) -> Sequence[memoryview]:

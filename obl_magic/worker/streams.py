@@ -1,17 +1,21 @@
-"""Keeps a rank's real standard output for events and turns everything else printed into log events.
+"""Keeps a rank's real standard streams: output for events, input for orders. What else is printed becomes log events.
 
 Python's prints become events in the writing thread, so that nothing is lost when the rank dies in the next
-instruction; what C code writes to descriptors 1 and 2 goes through a pipe and a thread.
+instruction; what C code writes to descriptors 1 and 2 goes through a pipe and a thread. Who reads from standard
+input finds its end. A forked child is no rank: it has none of the real streams.
 """
 
 from __future__ import annotations
 
 import codecs
+import faulthandler
 import io
 import os
+import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -28,24 +32,38 @@ EXIT_ORPHANED = 99
 
 
 class EventPipe:
-    """Writes events to a descriptor as frames, numbered without gaps, from any thread."""
+    """Writes events to a descriptor as frames, numbered without gaps, from any thread and any signal handler."""
 
     def __init__(self, descriptor: int, rank: int) -> None:
         self._descriptor = descriptor
         self._rank = rank
         self._sequence = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._writing = False
+        self._waiting: deque[str] = deque()
         self._pid = os.getpid()
 
     def emit(self, event: Event) -> None:
-        """Sends one event; returns when the launcher's pipe has it. A forked child says nothing: it is no rank."""
+        """Sends one event; returns when the launcher's pipe has it. A forked child says nothing: it is no rank.
+
+        A signal handler may come in the middle of this, in the same thread: its event is sent right afterwards.
+        """
         if os.getpid() != self._pid:
             return
         text = to_json(event)
         with self._lock:
-            for frame in encode(self._rank, self._sequence, text):
-                _write_all(self._descriptor, frame)
-            self._sequence += 1
+            self._waiting.append(text)
+            while self._waiting and not self._writing:
+                self._writing = True
+                try:
+                    self._write(self._waiting.popleft())
+                finally:
+                    self._writing = False
+
+    def _write(self, text: str) -> None:
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        for frame in encode(self._rank, sequence, text):
+            _write_all(self._descriptor, frame)
 
 
 class _Pending:
@@ -80,6 +98,7 @@ class LogStream(io.TextIOBase):
         self._emit, self._rank, self._stream, self._descriptor = emit, rank, name, descriptor
         self._pending = _Pending()
         self._lock = threading.RLock()
+        self._adding = False
         self._pid = os.getpid()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -105,8 +124,7 @@ class LogStream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if os.getpid() != self._pid:
             self._become_a_childs()
-        with self._lock:
-            self._send(self._pending.add(text))
+        self._pass_on(text, self._pending.add)
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
@@ -116,8 +134,20 @@ class LogStream(io.TextIOBase):
     def flush(self) -> None:
         if os.getpid() != self._pid:
             self._become_a_childs()
+        self._pass_on("", lambda text: text + self._pending.rest())
+
+    def _pass_on(self, text: str, pending: Callable[[str], str]) -> None:
+        """Sends what ``pending`` gives for a text; as it is where a signal handler comes in the middle of that."""
         with self._lock:
-            self._send(self._pending.rest())
+            if self._adding:
+                self._send(text)
+                return
+            self._adding = True
+            try:
+                sent = pending(text)
+            finally:
+                self._adding = False
+            self._send(sent)
 
     def end(self) -> None:
         """Sends what is left, a character cut short included."""
@@ -127,6 +157,7 @@ class LogStream(io.TextIOBase):
     def _become_a_childs(self) -> None:
         """A forked child prints as any child does, into the pipe of its rank; what was pending is its parent's."""
         self._pid, self._lock, self._pending = os.getpid(), threading.RLock(), _Pending()
+        self._adding = False
         self._emit = lambda event: _write_all(self._descriptor, getattr(event, "text", "").encode())
 
     def _send(self, text: str) -> None:
@@ -167,13 +198,21 @@ class BytesOf(io.BufferedIOBase):
 
 
 class TakenStreams:
-    """This process's standard output and error, taken over for one rank."""
+    """This process's standard streams, taken over for one rank.
+
+    Attributes:
+        orders: descriptor of the real standard input. raw_stderr: of the real standard error. pipe: for events.
+    """
 
     def __init__(self, rank: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        self.orders = _taken_input()
         self.raw_stderr = os.dup(2)
-        self.pipe = EventPipe(os.dup(1), rank)
+        said = os.dup(1)
+        self.pipe = EventPipe(said, rank)
+        ours = [self.orders, self.raw_stderr, said]
+        os.register_at_fork(after_in_child=lambda: _as_a_child(ours))
         self._starting = False
         self._threads = [self._redirect(1, rank, "stdout"), self._redirect(2, rank, "stderr")]
         self._streams = [
@@ -226,6 +265,30 @@ class TakenStreams:
         if text := pending.rest() + decoder.decode(b"", final=True):
             self.pipe.emit(Log(rank, time.time(), name, text))
         os.close(reading)
+
+
+def _taken_input() -> int:
+    """Another descriptor of the standard input, which from now on is empty.
+
+    A thread that reads from ``sys.stdin`` holds its lock, and each forked child of ``multiprocessing`` closes that.
+    """
+    taken = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return taken
+
+
+def _as_a_child(descriptors: list[int]) -> None:
+    """In a forked child: nobody waits for the end of what only a rank may say, and it can be interrupted.
+
+    A child of a child finds none of these descriptors any more.
+    """
+    if faulthandler.is_enabled():
+        faulthandler.enable(file=2)
+    while descriptors:
+        os.close(descriptors.pop())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -42,7 +42,7 @@ def one_line(error: BaseException) -> str:
     """``Type: message`` on one line."""
     try:
         said = " ".join(str(error).split())
-    except Exception:
+    except BaseException:  # SystemExit, too, is no way to end a rank that tells why it ends
         said = "<exception str() failed>"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

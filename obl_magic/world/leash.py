@@ -1,27 +1,226 @@
-"""Becomes the launcher that it is told, on a leash: Linux ends it with the one who started it.
+"""Holds a launcher on a leash: when whoever started it is gone, or when it has ended, nothing below it lives on.
 
 Run as a script, with as little of Python as there is. Open MPI's launcher does not tell its ranks that standard
-input has ended, so that they cannot find out by themselves that their kernel is gone.
+input has ended, so that they cannot find out by themselves that their kernel is gone; nor does it end at every
+SIGTERM. On Linux this process is the reaper of all that lives below it: what loses its parent becomes its child,
+whatever its session and its environment.
+
+It says on a pipe, as lines of JSON, ``{"launcher": pid}`` and at its end ``{"left": [[pid, command], ...]}``: what
+it had to end itself. It ends as the launcher did. At SIGTERM it ends the world at once: the ranks are killed, not
+asked, since they may sit in C code; the launcher has a moment to tidy up, or none after a second SIGTERM.
 """
 
 from __future__ import annotations
 
 import ctypes
+import glob
+import json
 import os
+import re
 import signal
 import sys
+import time
 
-_PR_SET_PDEATHSIG = 1
+GRACE_S = 2.0
+"""What the launcher has to tidy up when the world is ended (Open MPI may take two seconds over dead ranks)."""
+BY_THEMSELVES_S = 1.0
+"""What the processes that a launcher leaves behind have to end by themselves, as trackers of resources do."""
+ALL_GONE_S = 5.0
+_TRACKER = "resource_tracker"
+"""In the command line of the processes by which Python's pools remove their semaphores when all else is gone."""
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LINUX = sys.platform == "linux"
+_HEARD = {signal.SIGTERM, signal.SIGCHLD}
 
 
-def main(parent: int, argv: list[str]) -> None:
-    """Never returns: the process is then the launcher, with the same process id."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            return
-    os.execv(argv[0], argv)
+class Leash:
+    """One launcher and what lives below it.
+
+    Args:
+        launcher: its process id. segments: what shared memory of MPI's own is called, as a regular expression.
+    """
+
+    def __init__(self, launcher: int, segments: str) -> None:
+        self._launcher, self._segments = launcher, re.compile(segments, re.M)
+        self._status: int | None = None
+        self._shared: set[str] = set()
+        self.left: dict[int, str] = {}
+
+    def hold(self) -> int:
+        """Returns when nothing below is left; how the launcher ended, as ``os.wait`` says it."""
+        asked = False
+        while not asked and not self._has_ended():
+            asked = signal.sigwait(_HEARD) == signal.SIGTERM
+        if asked:
+            self._end_at_once()
+        self._end_the_rest(0.0 if asked else BY_THEMSELVES_S)
+        for path in self._shared:
+            try:
+                os.unlink(path)
+            except OSError:
+                continue
+        return self._status or 0
+
+    def _end_at_once(self) -> None:
+        """Kills all but the launcher, which is held meanwhile so that it starts nothing new."""
+        _send(self._launcher, signal.SIGSTOP)
+        self._kill(but=self._launcher)
+        _send(self._launcher, signal.SIGCONT)
+        until = time.monotonic() + GRACE_S
+        while not self._has_ended():
+            left_s = until - time.monotonic()
+            heard = signal.sigtimedwait(_HEARD, max(0.0, left_s))
+            if left_s <= 0 or (heard is not None and heard.si_signo == signal.SIGTERM):
+                _send(self._launcher, signal.SIGKILL)
+                break
+
+    def _end_the_rest(self, by_themselves_s: float) -> None:
+        """Kills what the launcher has left, after a while in which it may end by itself."""
+        until = time.monotonic() + by_themselves_s
+        while self._below() and (left_s := until - time.monotonic()) > 0:
+            heard = signal.sigtimedwait(_HEARD, min(left_s, 0.1))
+            if heard is not None and heard.si_signo == signal.SIGTERM:
+                break
+        began = time.monotonic()
+        while self._kill(trackers=time.monotonic() - began > BY_THEMSELVES_S) and (
+            time.monotonic() - began < ALL_GONE_S
+        ):
+            signal.sigtimedwait({signal.SIGCHLD}, 0.01)
+        self._has_ended()
+
+    def _kill(self, but: int = 0, trackers: bool = False) -> bool:
+        """Kills what is below; whether there was anything. Trackers of resources may first remove what they track."""
+        below = {pid: _command(pid) for pid in self._below() if pid != but}
+        found = [pid for pid, command in below.items() if trackers or _TRACKER not in command]
+        for pid in found:
+            self.left.setdefault(pid, below[pid])
+            self._shared |= set(self._segments.findall(_read(f"/proc/{pid}/maps")))
+        for pid in found:
+            _send(pid, signal.SIGKILL)
+        return bool(below)
+
+    def _below(self) -> list[int]:
+        """Every living process below this one; the dead ones that are its own are reaped."""
+        self._has_ended()
+        parents = dict(_parents())
+        below: list[int] = []
+        ours = {os.getpid()}
+        while more := [pid for pid, parent in parents.items() if parent in ours]:
+            below += more
+            ours = set(more)
+        return below
+
+    def _has_ended(self) -> bool:
+        """Whether the launcher has; reaps whatever has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == self._launcher:
+                self._status = status
+        return self._status is not None
+
+
+def _parents() -> list[tuple[int, int]]:
+    """(process, its parent) of every process that lives."""
+    if not _LINUX:
+        with os.popen("ps -axo pid=,ppid=,stat=") as said:
+            rows = [line.split() for line in said]
+        return [(int(row[0]), int(row[1])) for row in rows if len(row) > 2 and row[2][0] != "Z"]
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := _read(f"/proc/{name}/stat")):
+            state, parent = stat.rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                found.append((int(name), int(parent)))
+    return found
+
+
+def _command(pid: int) -> str:
+    return " ".join(_read(f"/proc/{pid}/cmdline").split("\0")).strip()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LINUX:
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def _become_the_launcher(holder: int, argv: list[str]) -> None:
+    """In a session of its own; it is killed if the one who holds it is."""
+    try:
+        os.setsid()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == holder:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.execv(argv[0], argv)
+    finally:
+        os._exit(127)
+
+
+def main(parent: int, says: int, folders: list[str], segments: str, argv: list[str]) -> None:
+    """Starts the launcher and holds it.
+
+    Args:
+        parent: process id of whoever starts this. says: descriptor of the pipe.
+        folders: patterns of folders that the launcher may leave behind, with ``{pid}`` for its process id.
+        segments: see :class:`Leash`. argv: the launcher's command line.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != parent:
+        return
+    os.set_inheritable(says, False)
+    holder = os.getpid()
+    launcher = os.fork()
+    if launcher == 0:
+        _become_the_launcher(holder, argv)
+    _say(says, {"launcher": launcher})
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):  # who reads or writes them at the other end is to notice the launcher's end
+        os.dup2(nothing, descriptor)
+    leash = Leash(launcher, segments)
+    status = leash.hold()
+    for found in [path for pattern in folders for path in glob.glob(pattern.format(pid=launcher))]:
+        _remove(found)
+    _say(says, {"left": sorted(leash.left.items())})
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1)
+
+
+def _remove(folder: str) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say(to: int, what: dict[str, object]) -> None:
+    try:
+        os.write(to, json.dumps(what).encode() + b"\n")
+    except BrokenPipeError:
+        return
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4], sys.argv[5:])

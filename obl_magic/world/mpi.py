@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import re
 import shutil
@@ -141,28 +142,14 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
     return {**ours, **base}
 
 
-def session_folders(launcher_pid: int) -> list[Path]:
-    """Folders that Open MPI's launcher keeps while it runs and leaves behind when it is killed."""
-    root = Path(tempfile.gettempdir())
-    uid = os.geteuid()
-    patterns = (
-        f"ompi.{launcher_pid}",
-        f"prte.*.{uid}/dvm.{launcher_pid}",
-        f"ompi.*.{uid}/pid.{launcher_pid}",
-    )
-    return [folder for pattern in patterns for folder in root.glob(pattern)]
+def session_folders() -> list[str]:
+    """Patterns of the folders that a launcher leaves behind when it is killed, ``{pid}`` being its process id."""
+    root, uid = glob.escape(tempfile.gettempdir()), os.geteuid()
+    return [f"{root}/ompi.{{pid}}", f"{root}/prte.*.{uid}/dvm.{{pid}}", f"{root}/ompi.*.{uid}/pid.{{pid}}"]
 
 
-def segments(rank_pid: int) -> set[Path]:
-    """MPI's own shared memory that a living rank has mapped; it stays behind when rank and launcher are killed."""
-    try:
-        maps = Path(f"/proc/{rank_pid}/maps").read_text(errors="replace")
-    except OSError:
-        return set()
-    return {
-        Path(path)
-        for path in re.findall(r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$", maps, re.M)
-    }
+SEGMENTS = r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$"
+"""MPI's own shared memory in ``/proc/PID/maps`` of a rank; it stays behind when rank and launcher are killed."""
 
 
 def cores(environ: Mapping[str, str] = os.environ) -> int:

@@ -1,6 +1,7 @@
 """The only file that starts processes and sends signals: one launcher and all that lives below it.
 
-A world is started in a session of its own, since Jupyter interrupts the kernel's whole process group.
+A world is started in a session of its own, since Jupyter interrupts the kernel's whole process group. It hangs on a
+leash (``leash``), a process that holds all that lives below it and outlives this one if need be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,11 +27,13 @@ import psutil
 
 from obl_magic.errors import SetupProblem
 from obl_magic.world import leash
-from obl_magic.world.mpi import segments, session_folders
+from obl_magic.world.mpi import SEGMENTS, session_folders
 
 OnLine = Callable[[bytes], None]
 MARK = "OBL_WORLD"
-"""Environment variable by which a process of a world is known when its parent is gone."""
+"""Environment variable by which a process of a world is known when its parent and the leash are gone."""
+_ENDED_WITHIN_S = 10.0
+"""What the leash has to end a world, before this process does it itself."""
 
 
 class World:
@@ -62,24 +66,29 @@ class World:
             on_end()
 
         try:
-            self._launcher = _leashed(argv, {**env, MARK: self._mark}, cwd, ended)
+            self._held = _leashed(argv, {**env, MARK: self._mark}, cwd, ended)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
             ) from error
+        self._launcher = self._held.leash
         assert self._launcher.stdout is not None
         assert self._launcher.stderr is not None
         self._readers = [
             _reader(self._launcher.stdout, on_line, "obl-events"),
             _reader(self._launcher.stderr, on_word, "obl-launcher"),
         ]
-        self._seen: dict[int, psutil.Process] = {}
-        self._segments: set[Path] = set()
+        self._had_ranks = False
 
     @property
     def pid(self) -> int:
         """The launcher's process id."""
-        return self._launcher.pid
+        return self._held.launcher
+
+    @property
+    def left(self) -> dict[int, str]:
+        """What had to be ended when the launcher had ended or was ended: command lines by process id."""
+        return self._held.left
 
     @property
     def exit_code(self) -> int | None:
@@ -129,28 +138,29 @@ class World:
             reader.join(timeout=2)
         return True
 
+    def is_deserted(self) -> bool:
+        """Whether the launcher runs on although all that it had started is gone, as Open MPI's may when MPI fails."""
+        if self._ended.is_set():
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            has_ranks = any(_lives(child) for child in psutil.Process(self.pid).children())
+            self._had_ranks = self._had_ranks or has_ranks
+            return self._had_ranks and not has_ranks
+        return False
+
     def stop(self, grace_s: float = 0.3) -> None:
         """Ends every process of this world, the ranks at once; returns when none is left.
 
         The ranks are killed, not asked: they may sit in C code. The launcher then has ``grace_s`` seconds to tidy up
-        and end by itself (Open MPI may take two seconds over ranks that died together), before it is killed too.
+        and end by itself, before it is killed too.
         """
-        self._kill_ranks()
-        try:
-            self._launcher.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self._kill_ranks()
-            self._launcher.kill()
-            self._launcher.wait()
-        # Open MPI leaves them behind also when a rank goes while the others connect to it.
-        for folder in session_folders(self._launcher.pid):
-            shutil.rmtree(folder, ignore_errors=True)
-        self._kill_orphans()
-        deadline = time.monotonic() + 2
-        while any(_lives(process) for process in self._seen.values()) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        for segment in self._segments:
-            segment.unlink(missing_ok=True)
+        for patience_s in (grace_s, _ENDED_WITHIN_S):
+            if self._launcher.poll() is None:
+                self._launcher.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._launcher.wait(patience_s)
+        if self._launcher.poll() is None or not self._held.has_said_all(1.0):
+            self._kill_all()
         self.wait(1)
         self.close()
 
@@ -160,39 +170,42 @@ class World:
         with contextlib.suppress(BrokenPipeError):
             self._launcher.stdin.close()
 
-    def _kill_ranks(self) -> None:
-        """Kills all that lives below the launcher, which is held meanwhile so that it starts nothing new."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            launcher = psutil.Process(self._launcher.pid)
-            launcher.suspend()
-            for child in launcher.children(recursive=True):
-                self._seen.setdefault(child.pid, child)
-                self._segments |= segments(child.pid)
-            for process in self._seen.values():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            launcher.resume()
-
-    def _kill_orphans(self) -> None:
-        """Kills what a rank left behind when it went: re-parented, it is known by its environment alone."""
-        deadline = time.monotonic() + 2
+    def _kill_all(self) -> None:
+        """Ends what is left without its leash: re-parented, it is known by its environment alone."""
+        self._launcher.kill()
+        self._launcher.wait()
+        deadline = time.monotonic() + 4
         while time.monotonic() < deadline:
-            found = [
-                p
-                for p in psutil.process_iter(["environ"])
-                if (p.info["environ"] or {}).get(MARK) == self._mark
-            ]
-            if not any(_lives(process) for process in found):
+            everyone = psutil.process_iter(["environ"])
+            found = [p for p in everyone if (p.info["environ"] or {}).get(MARK) == self._mark and _lives(p)]
+            if not found:
                 return
             for process in found:
-                self._seen.setdefault(process.pid, process)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+            time.sleep(0.005)
 
 
-def _leashed(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Callable[[], None]
-) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A launcher on its leash.
+
+    Attributes:
+        leash: the process that holds it. launcher: its process id. left: what the leash had to end.
+        said_all: set when the leash has said so.
+    """
+
+    leash: subprocess.Popen[bytes]
+    launcher: int
+    left: dict[int, str]
+    said_all: threading.Event
+
+    def has_said_all(self, timeout_s: float) -> bool:
+        """Whether nothing is left, as far as Linux can tell."""
+        return self.said_all.wait(timeout_s) and sys.platform == "linux"
+
+
+def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Callable[[], None]) -> _Held:
     """Starts a launcher that ends when this process does, from a thread that lives as long as the launcher.
 
     That thread calls ``ended`` last.
@@ -203,20 +216,31 @@ def _leashed(
     if program is None:
         reason = errno.EACCES if os.path.exists(argv[0]) else errno.ENOENT
         raise OSError(reason, os.strerror(reason))
-    answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[_Held | OSError] = queue.SimpleQueue()
 
     def hold() -> None:
-        try:
-            launcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), program, *argv[1:]], env=dict(env),
-                cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            answer.put(error)
-            return
-        answer.put(launcher)
+        hearing, saying = os.pipe()
+        about = [str(os.getpid()), str(saying), json.dumps(session_folders()), SEGMENTS]
+        with open(hearing, "rb") as words:
+            try:
+                holder = subprocess.Popen(
+                    [sys.executable, "-I", "-S", leash.__file__, *about, program, *argv[1:]], env=dict(env), cwd=cwd,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                    pass_fds=(saying,),
+                )  # fmt: skip
+            except OSError as error:
+                answer.put(error)
+                return
+            finally:
+                os.close(saying)
+            began = words.readline()
+            held = _Held(holder, json.loads(began)["launcher"] if began else 0, {}, threading.Event())
+            answer.put(held if began else OSError(errno.ECHILD, "its leash has ended"))
+            if last := words.readline():
+                held.left.update(json.loads(last)["left"])
+                held.said_all.set()
         with contextlib.suppress(ChildProcessError):  # somebody else has already asked how it ended
-            os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
         ended()
 
     threading.Thread(target=hold, name="obl-leash", daemon=True).start()
