@@ -14,6 +14,8 @@ from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any
 
+from obl_magic.payload import keras_state
+
 
 def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     """The pickle recipe of a Keras object, with the custom classes and functions that it is made of.
@@ -36,14 +38,19 @@ def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     rebuild, args = recipe
     if getattr(rebuild, "__name__", "") == "_unpickle_model":
         args = tuple(map(_uncopied, args))
-    return _restore, (custom, rebuild, args)
+    return _restore, (custom, rebuild, args, keras_state.of(obj))
 
 
-def _restore(custom: dict[str, Any], rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _restore(
+    custom: dict[str, Any],
+    rebuild: Callable[..., Any],
+    args: tuple[Any, ...],
+    state: keras_state.State | None,
+) -> Any:
     import keras
 
     with keras.saving.custom_object_scope(custom):
-        return rebuild(*args)
+        return keras_state.restore(rebuild(*args), state)
 
 
 def _uncopied(part: Any) -> Any:
