@@ -95,6 +95,7 @@ def _served(
         finished = execute.run(job, reporter, connections)
         streams.flush()
     if execute.tell(finished, job, reporter):
+        reporter.over()
         return True
     streams.close()
     time.sleep(
