@@ -78,7 +78,7 @@ LIBRARIES = {
     "tensorflow": Library(
         "tensorflow", of_tensorflow.read, of_tensorflow.write, lambda: of_tensorflow.DEFAULTS
     ),
-    "keras": Library("keras", of_keras.read, of_keras.write, lambda: of_keras.DEFAULTS),
+    "keras": Library("keras", of_keras.read, of_keras.write, of_keras.defaults),
     # last: libraries add to these two while they are imported
     "logging": Library(
         "logging",

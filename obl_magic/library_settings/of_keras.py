@@ -29,11 +29,11 @@ def read() -> dict[str, Any]:
     from keras.src.backend.common import global_state
 
     policy = global_state.get_global_attribute("dtype_policy")
-    found = {
+    found: dict[str, Any] = {
         "floatx": keras.config.floatx(),
         "epsilon": keras.config.epsilon(),
         "image_data_format": keras.config.image_data_format(),
-        "dtype_policy": None if policy is None else keras.dtype_policies.serialize(policy),
+        "dtype_policy": None if policy is None else _as_text_or_config(policy),
     }
     for name in ("max_epochs", "max_steps_per_epoch"):
         if hasattr(keras.config, name):
@@ -42,6 +42,20 @@ def read() -> dict[str, Any]:
         value = global_state.get_global_attribute(attribute)
         found[name] = DEFAULTS[name] if value is None else value
     return found
+
+
+def _as_text_or_config(policy: Any) -> Any:
+    """Its name where that says all; else, of a quantised or a user's own policy, what Keras makes it from."""
+    import keras
+
+    plain = type(policy) is keras.dtype_policies.DTypePolicy
+    return policy.name if plain else keras.dtype_policies.serialize(policy)
+
+
+def defaults() -> dict[str, Any]:
+    """As Keras comes; whether somebody has asked for the policy already, by making a layer, makes no difference."""
+    asked = read()["dtype_policy"] == DEFAULTS["floatx"]
+    return {**DEFAULTS, "dtype_policy": DEFAULTS["floatx"] if asked else None}
 
 
 def write(values: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ _OF_THE_KERNEL = ("IPython", "ipykernel", "traitlets", "tornado", "zmq", "asynci
                   "IPKernelApp", "comm", "ipywidgets", "nbformat", "nbclient")  # fmt: skip
 _UNTOUCHED = (logging.NOTSET, True, False, ())
 """(level, propagate, disabled, handlers) of a logger that nobody has set anything of."""
-
 _OF_ANY_HANDLER = set(vars(logging.StreamHandler()))
 
 
@@ -41,12 +40,19 @@ class ConsoleHandler:
     more: tuple[tuple[str, Any], ...] = ()
 
 
+_OF_A_NOTEBOOK = (
+    "tensorflow",
+    (logging.INFO, True, False, (ConsoleHandler("stdout", 0, logging.BASIC_FORMAT),)),
+)
+"""TensorFlow's own logger, as it makes it wherever somebody types; ranks are not such a place."""
+
+
 def read() -> dict[str, Any]:
     """Of each logger that something was set of: (level, propagate, disabled, its console's handlers)."""
     found: dict[str, Any] = {"disable": logging.root.manager.disable, ROOT: _of(logging.root)}
     for logger in _loggers()[1:]:
         state = _of(logger)
-        if state != _UNTOUCHED:
+        if state != _UNTOUCHED and (logger.name, state) != _OF_A_NOTEBOOK:
             found[f"logger {logger.name}"] = state
     return found
 

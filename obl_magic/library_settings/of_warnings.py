@@ -11,7 +11,8 @@ from typing import Any
 _Filter = tuple[str, Any, Any, Any, int]
 
 _ADDED_BY = re.compile(
-    r"scipy|numpy|urllib3|requests|sklearn|pandas|matplotlib|IPython|ipykernel|traitlets|jupyter|zmq|tornado|joblib"
+    r"scipy|numpy|urllib3|requests|sklearn|pandas|matplotlib|IPython|ipykernel|traitlets|jupyter|zmq|tornado|joblib|"
+    r"the matrix subclass|Trio's signal|size changed, may indicate"
 )
 _PYTHONS = (
     ("default", None, "builtins:DeprecationWarning", "__main__", 0),
@@ -44,8 +45,7 @@ def write(values: Mapping[str, Any]) -> None:
 
     if "filters" in values and tuple(map(_plain, warnings.filters)) != values["filters"]:
         found = [each for each in map(_filter, values["filters"]) if each is not None]
-        warnings.filters[:] = found  # type: ignore[index]
-        warnings._filters_mutated()  # type: ignore[attr-defined]
+        _set(found)
     captured = getattr(logging, "_warnings_showwarning", None) is not None
     if "logging.captureWarnings" in values and values["logging.captureWarnings"] != captured:
         logging.captureWarnings(values["logging.captureWarnings"])
@@ -72,11 +72,16 @@ def kept() -> Callable[[], None]:
 
     def put_back() -> None:
         added = [each for each in warnings.filters if each not in filters and _of_a_library(_plain(each))]
-        warnings.filters[:] = added + filters  # type: ignore[index]
-        warnings._filters_mutated()  # type: ignore[attr-defined]
+        _set(added + filters)
         write({"logging.captureWarnings": captured})
 
     return put_back
+
+
+def _set(filters: list[Any]) -> None:
+    """Sets them; what was shown once may then be shown again."""
+    warnings.resetwarnings()
+    warnings.filters.extend(filters)  # type: ignore[attr-defined]
 
 
 def _plain(each: Any) -> _Filter:
