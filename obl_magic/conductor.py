@@ -29,7 +29,7 @@ from obl_magic.payload import files
 from obl_magic.request import checked_options, checked_settings, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
-from obl_magic.values import Captured, CellSource, Job, Options
+from obl_magic.values import Captured, CarriedGenerators, CellSource, Job, Options
 
 VERIFY_STEPS = 3
 
@@ -224,6 +224,8 @@ def job_of(captured: Captured, call: Call, options: Options, engine: str, folder
         args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings, engine=engine,
         run_dir=str(folder), beat_s=_beat_s(options),
         path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
+        library_settings=captured.library_settings,
+        generators=CarriedGenerators() if options.seeded else captured.generators,
     )  # fmt: skip
 
 

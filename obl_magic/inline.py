@@ -77,6 +77,7 @@ def run(
         raise
     finally:
         with interrupts_held() as interrupted_at_the_end:
+            reporter.over()
             ledger.add(Ended(LAUNCHER, time.time(), status, said))
             ledger.close()
             shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
@@ -156,33 +157,50 @@ def _recorded(emit: Callable[[Event], None]) -> Iterator[None]:
 def _random_state_kept() -> Iterator[None]:
     """The run's seed does not stay behind in the kernel's random generators."""
     python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    state = numpy.random.get_state() if numpy else None
+    numpy = _numpy_generator()
     frameworks = _framework_seeds()
     try:
         yield
     finally:
         frameworks()
         random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(state)
+        numpy()
+
+
+def _numpy_generator() -> Callable[[], None]:
+    """Gives NumPy another generator for the run; returns what gives it its own back, or a new one."""
+    random_of = sys.modules["numpy"].random if "numpy" in sys.modules else None
+    own = random_of.get_bit_generator() if random_of else None
+    if random_of:
+        random_of.set_bit_generator(random_of.MT19937())
+
+    def restore() -> None:
+        if "numpy" in sys.modules:
+            here = sys.modules["numpy"].random
+            here.set_bit_generator(own or here.MT19937())
+
+    return restore
 
 
 def _framework_seeds() -> Callable[[], None]:
     """Remembers the seeds of TensorFlow and Keras, where they are loaded; returns what puts them back."""
-    if "keras" not in sys.modules or "tensorflow" not in sys.modules:
-        return lambda: None
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-
     names = ("global_seed_generator", "global_random_seed")
-    kept = {name: global_state.get_global_attribute(name) for name in names}
-    eager = context.context()
-    drawn = {name: value for name, value in vars(eager).items() if name in ("_seed", "_rng")}
+    kept, drawn = dict.fromkeys(names), {"_seed": None, "_rng": None}
+    if "keras" in sys.modules and "tensorflow" in sys.modules:
+        from keras.src.backend.common import global_state
+        from tensorflow.python.eager import context
+
+        kept = {name: global_state.get_global_attribute(name) for name in names}
+        drawn = {name: value for name, value in vars(context.context()).items() if name in drawn}
 
     def restore() -> None:
+        if "keras" not in sys.modules or "tensorflow" not in sys.modules:
+            return
+        from keras.src.backend.common import global_state
+        from tensorflow.python.eager import context
+
         for name, value in kept.items():
             global_state.set_global_attribute(name, value)
-        vars(eager).update(drawn)
+        vars(context.context()).update(drawn)
 
     return restore

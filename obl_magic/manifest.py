@@ -83,6 +83,8 @@ def manifest_of(
         "arguments": arguments,
         "provided": list(captured.provided),
         "seed": options.seed,
+        "settings_carried": {each.library: each.told for each in captured.library_settings if each.told},
+        "generators_carried": {} if options.seeded else captured.generators.told,
         "options": asdict(options),
         "captured": [asdict(name) for name in captured.names],
         "capture_s": capture_s,

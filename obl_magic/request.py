@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import UsageProblem
+from obl_magic.library_settings import generators
 from obl_magic.values import DEFAULT_SEED, LR_SCALES, Options, Settings
 
 BATCHES = ("global", "per-worker")
@@ -58,9 +59,10 @@ def checked_options(
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise UsageProblem(f"seed={seed!r}", "a whole number, 0 or more", "seed=1")
     ranks = _shown_ranks(show_ranks, workers or 1)
+    base = generators.notebook_seed() if seed is None else seed
     return Options(
-        workers, engine, settings, DEFAULT_SEED if seed is None else seed, ranks, quiet, timeout, stall_timeout,
-        retries,
+        workers, engine, settings, DEFAULT_SEED if base is None else base, ranks, quiet, timeout, stall_timeout,
+        retries, seed is not None,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, read
 from obl_magic.study.results import AblationResult, Study
 from obl_magic.study.seats import KernelSeat, Seat, in_worlds
-from obl_magic.values import Captured, Job, Options
+from obl_magic.values import Captured, CarriedGenerators, Job, Options
 from obl_magic.worker.frameworks import uses_keras
 from obl_magic.world.standby import STANDBY
 
@@ -275,7 +275,8 @@ def shared_job(wish: Wish, captured: Captured, folder: Path, engine: str = "alon
     if wish.taken.weights is not None:
         settings = replace(settings, init_from=str(wish.taken.weights))
     options = replace(wish.options, settings=settings)
-    return replace(job_of(captured, wish.call, options, engine, folder), ablates=wish.ablates)
+    job = job_of(captured, wish.call, options, engine, folder)
+    return replace(job, ablates=wish.ablates, generators=CarriedGenerators())  # each trial has a seed of its own
 
 
 def _check_seats(wish: Wish, background: bool) -> None:

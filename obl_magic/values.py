@@ -50,6 +50,33 @@ class CellSource:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedSettings:
+    """What earlier cells have set of one library.
+
+    Attributes:
+        library: its name in the table of libraries.
+        values: its settings by name, pickled: to be loaded when the library is there.
+        told: those that are not as the library comes, in words, for the record.
+    """
+
+    library: str
+    values: bytes = field(repr=False)
+    told: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedGenerators:
+    """Where the random generators stand that earlier cells have seeded.
+
+    Attributes:
+        states: by library, pickled; none where no cell has seeded anything. told: the calls that did it, in words.
+    """
+
+    states: bytes = field(default=b"", repr=False)
+    told: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """The training function with all it needs, as a value.
 
@@ -59,6 +86,7 @@ class Captured:
         digest: sha256 of ``source``, hexadecimal.
         payload: the pickled function and the values for its parameters without default.
         buffers: of its large arrays, which lie beside the payload and are not copied.
+        library_settings: what earlier cells have set. generators: what they have seeded.
         names: what it drags along, largest first.
         sources: cell texts for tracebacks.
         provided: parameters filled by name from the notebook. provided_values: with what.
@@ -73,6 +101,8 @@ class Captured:
     provided: tuple[str, ...] = ()
     provided_values: dict[str, Any] = field(default_factory=dict, repr=False)
     buffers: tuple[Any, ...] = field(default=(), repr=False)
+    library_settings: tuple[CarriedSettings, ...] = ()
+    generators: CarriedGenerators = CarriedGenerators()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +145,7 @@ class Options:
         workers: number of ranks, or None for a call inside this process.
         engine: ``auto``, ``horovod`` or ``mpi``.
         settings: how the ranks make Keras oblivious.
-        seed: base seed.
+        seed: base seed. seeded: it was asked for; else it is an earlier cell's, or the default.
         show_ranks: ranks whose prints appear live.
         quiet: no live display at all.
         timeout_s: deadline for the run in seconds, or None.
@@ -132,6 +162,7 @@ class Options:
     timeout_s: float | None = None
     stall_timeout_s: float | None = None
     retries: int = 0
+    seeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +229,8 @@ class Job:
         path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
         ablates: the call belongs to an ablation study. component: what it does without, or None.
         quantity: name of the number by which the kernel decides whether a trial goes on, or "".
+        library_settings: what earlier cells have set. generators: where they have left random generators, instead of
+        the base seed.
     """
 
     name: str
@@ -216,3 +249,5 @@ class Job:
     ablates: bool = False
     component: Component | None = None
     quantity: str = ""
+    library_settings: tuple[CarriedSettings, ...] = ()
+    generators: CarriedGenerators = CarriedGenerators()

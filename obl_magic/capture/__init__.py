@@ -10,12 +10,13 @@ from pickle import PickleBuffer
 from types import FunctionType, ModuleType
 from typing import Any
 
-from obl_magic import payload
+from obl_magic import library_settings, payload
 from obl_magic.capture.cannot_travel import culprit
 from obl_magic.capture.captured_names import captured_names, type_name
 from obl_magic.capture.function_source import digest_of, read_cell, source_of, sources_of
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.errors import CannotTravel, UsageProblem
+from obl_magic.library_settings import generators
 from obl_magic.payload.reach import is_own_code, walk
 from obl_magic.values import RESERVED, Captured, CellSource
 
@@ -74,6 +75,8 @@ def capture(
         provided=tuple(provided),
         provided_values=provided,
         buffers=tuple(large),
+        library_settings=library_settings.carried(modules),
+        generators=generators.carried(),
     )
 
 

@@ -14,7 +14,7 @@ from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any
 
-from obl_magic.payload import keras_models
+from obl_magic.payload import keras_models, keras_state
 
 
 def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
@@ -40,7 +40,7 @@ def reduce(obj: object, protocol: int) -> tuple[Any, ...] | None:
     rebuild, args = recipe
     if getattr(rebuild, "__name__", "") == "_unpickle_model":
         args = tuple(map(_uncopied, args))
-    return _restore, (custom, rebuild, args)
+    return _restore, (custom, rebuild, args, keras_state.of(obj))
 
 
 def _is_the_users(obj: Any, custom: dict[str, Any], keras: Any) -> bool:
@@ -49,11 +49,16 @@ def _is_the_users(obj: Any, custom: dict[str, Any], keras: Any) -> bool:
     return bool(custom) and isinstance(obj, keras.Layer) and reduces is keras.Layer.__reduce__
 
 
-def _restore(custom: dict[str, Any], rebuild: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _restore(
+    custom: dict[str, Any],
+    rebuild: Callable[..., Any],
+    args: tuple[Any, ...],
+    state: keras_state.State | None,
+) -> Any:
     import keras
 
     with keras.saving.custom_object_scope(custom):
-        return rebuild(*args)
+        return keras_state.restore(rebuild(*args), state)
 
 
 def _uncopied(part: Any) -> Any:

@@ -107,6 +107,7 @@ def _served(
         leaving = Leaving(reporter, job.sources)
         if connections.stay:
             leaving.join_threads()
+            reporter.over()
         return leaving
     _until_ended(streams)
 

@@ -25,10 +25,12 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, CellSource, Job
 from obl_magic.worker import tracebacks
 from obl_magic.worker.ablating import Proof, ablated
+from obl_magic.worker.changed_objects import ChangedObjects, sentence
 from obl_magic.worker.collectives import Connections
 from obl_magic.worker.frameworks import on_import, when_imported
 from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
+from obl_magic.worker.library_settings import in_force, seeded_as_in_the_notebook
 from obl_magic.worker.report import Pruned, Reporter, reporting
 
 _T = TypeVar("_T")
@@ -88,6 +90,7 @@ def call(
             randomness.seed_all(job.seed)
 
         contexts.enter_context(when_imported("keras", connect))
+        contexts.callback(seeded_as_in_the_notebook(job.generators))
         reporter.begun = True
         value = function(**arguments)
         if adapter:
@@ -141,6 +144,7 @@ def call_here(
     """Calls the function itself in this process, with its arguments filled in as on a rank."""
     __tracebackhide__ = True
     with ExitStack() as stack:
+        stack.enter_context(in_force())
         stack.callback(_seed(job.seed))
         return call(function, arguments_for(provided, job, function, reporter), job, reporter, models=models)
 
@@ -155,6 +159,7 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
                 "the function changed on its way to the rank", "report this as a bug of obl_magic"
             )
         with ExitStack() as stack:
+            settings_again = stack.enter_context(in_force(job.library_settings))
             stack.callback(_seed(job.seed))
             with main_module.filled():
                 function, provided, *models = payload.loads(job.payload, job.buffers)
@@ -162,7 +167,12 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
                 main_module.complete(function, {**provided, **job.args})
             stack.callback(sys.stdout.flush)
             arguments = arguments_for(provided, job, function, reporter)
-            return Finished(value=call(function, arguments, job, reporter, connections, *models))
+            settings_again()  # the function's libraries are imported now
+            brought = ChangedObjects(function, {**provided, **job.args}) if reporter.rank == 0 else None
+            value = call(function, arguments, job, reporter, connections, *models)
+            if brought is not None and (names := brought.names(value)):
+                reporter.note("changed-on-ranks", sentence(names))
+            return Finished(value=value)
     except Pruned:
         return Finished()
     except Verified as found:

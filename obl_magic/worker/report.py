@@ -27,6 +27,7 @@ class Reporter:
         model: the one fitted last. fitting: a fit is under way. turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
         waiting: gives the seconds spent so far in reducing gradients with the other ranks.
+        told: it was said that something spoke to it when its job was over.
     """
 
     def __init__(self, emit: Callable[[Event], None], rank: int) -> None:
@@ -44,6 +45,14 @@ class Reporter:
         self._quantity = ""
         self._ask: Callable[[int, float], bool] | None = None
         self._asked = 0
+        self._over = False
+        self.told = False
+
+    def over(self) -> None:
+        """The job is over: whatever still speaks to this reporter, a thread that was left running say, is not heard."""
+        self._over = True
+        self.emit = _nothing
+        self._ask = None
 
     def __call__(self, *, step: int | None = None, epoch: int | None = None, **values: Any) -> None:
         """Reports named numbers; the same as :func:`obl_magic.report`."""
@@ -97,22 +106,49 @@ class Reporter:
         self.turned.set()
 
 
+def _nothing(event: Event) -> None:
+    """Hears an event of a job that is over."""
+
+
 _current: Reporter | None = None
+_REPORTER = "_obl_reporter"
+"""Attribute of a thread: the reporter of the job that has started it."""
 
 
 def current() -> Reporter | None:
-    """The reporter of the run this code is in, or None outside any run."""
-    return _current
+    """The reporter of the run this code is in, or None outside any run.
+
+    A thread belongs to the job in which it was started, however long it goes on.
+    """
+    own: Reporter | None = getattr(threading.current_thread(), _REPORTER, None)
+    if own is None or own is _current or not own._over:
+        return own or _current
+    if _current is not None and not own.told:
+        own.told = True
+        _current.note(
+            "left-over-thread",
+            "a thread that an earlier trial has left running reports numbers, which count for no trial any more; "
+            "to have them count, wait for it: thread.join()",
+        )
+    return own
 
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[Reporter]:
-    """Makes ``reporter`` the one that :func:`report` speaks to."""
+    """Makes ``reporter`` the one that :func:`report` speaks to, also from threads that are started within."""
     global _current
     before, _current = _current, reporter
+    start = threading.Thread.start
+
+    def start_for_this_job(thread: threading.Thread) -> None:
+        setattr(thread, _REPORTER, getattr(threading.current_thread(), _REPORTER, None) or reporter)
+        start(thread)
+
+    threading.Thread.start = start_for_this_job  # type: ignore[method-assign, assignment]
     try:
         yield reporter
     finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
         _current = before
 
 
@@ -128,8 +164,8 @@ def report(*, step: int | None = None, epoch: int | None = None, **values: Any) 
     Raises:
         TypeError: a value is not a number.
     """
-    if _current is not None:
-        _current(step=step, epoch=epoch, **values)
+    if (reporter := current()) is not None:
+        reporter(step=step, epoch=epoch, **values)
 
 
 def _number(name: str, value: Any) -> float:

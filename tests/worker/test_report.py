@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -104,3 +105,53 @@ def test_the_wanted_quantity_is_judged_and_nothing_else() -> None:
     assert not issubclass(Pruned, Exception)
     assert asked == [(1, 1.0), (7, 0.5), (9, 0.25), (4, 3.0)]
     assert len(events) == 5
+
+
+def test_a_thread_that_outlives_its_job_reports_into_no_other() -> None:
+    """Nor does a thread that it starts in turn; the job under way says that there was one."""
+    first: list[Event] = []
+    second: list[Event] = []
+    go, done = threading.Event(), threading.Event()
+
+    def late() -> None:
+        go.wait(60)
+        report(loss=-1.0)
+        child = threading.Thread(target=report, kwargs={"loss": -2.0})
+        child.start()
+        child.join(60)
+        done.set()
+
+    earlier = Reporter(first.append, 0)
+    with reporting(earlier):
+        threading.Thread(target=late, daemon=True).start()
+        report(loss=1.0)
+    earlier.over()
+    with reporting(Reporter(second.append, 0)):
+        go.set()
+        assert done.wait(60)
+        report(loss=2.0)
+    assert [event.values for event in first if isinstance(event, Metric)] == [{"loss": 1.0}]
+    assert [event.values for event in second if isinstance(event, Metric)] == [{"loss": 2.0}]
+    (note,) = [event for event in second if isinstance(event, Note)]
+    assert note.code == "left-over-thread"
+    assert "which count for no trial any more" in note.text
+
+
+def test_a_thread_of_a_job_under_way_reports_into_it() -> None:
+    """As long as the job lasts, a thread is as good as the function itself."""
+    said: list[Event] = []
+    with reporting(Reporter(said.append, 0)):
+        thread = threading.Thread(target=report, kwargs={"loss": 1.0})
+        thread.start()
+        thread.join(60)
+    assert [event.values for event in said if isinstance(event, Metric)] == [{"loss": 1.0}]
+
+
+def test_a_reporter_whose_job_is_over_is_not_heard() -> None:
+    """Whoever has kept it."""
+    said: list[Event] = []
+    reporter = Reporter(said.append, 0)
+    reporter.over()
+    reporter(loss=1.0)
+    reporter.note("a", "b")
+    assert said == []
