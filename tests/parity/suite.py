@@ -21,7 +21,7 @@ from pathlib import Path
 import compare
 import mutations
 
-THEMES = ("inputs", "losses", "steps", "metrics", "callbacks", "state")
+THEMES = ("inputs", "losses", "steps", "metrics", "callbacks", "state", "tutorials")
 LIMIT_S = 90.0
 """No case takes as long, even on ranks that share a core; then its world is ended."""
 OTHERS_S = 5.0
@@ -34,7 +34,7 @@ def cases() -> dict[str, Callable[[], dict]]:
     for theme in THEMES:
         module = importlib.import_module(f"cases_{theme}")
         for name, value in vars(module).items():
-            if inspect.isfunction(value) and value.__module__ == module.__name__:
+            if name[0] != "_" and inspect.isfunction(value) and value.__module__ == module.__name__:
                 found[name] = value
     return found
 
