@@ -221,14 +221,13 @@ def loop_scheduling_its_rate_by_hand():
     curve, rates, step, before = [], [], 0, np.inf
     for _ in range(3):
         for start in range(0, len(x), 44):
-            optimizer.learning_rate.assign(
-                0.5 * min(1.0, (step + 1) / 4) * float(optimizer.learning_rate > 0)
-            )
+            if step < 4:  # warms up
+                optimizer.learning_rate.assign(0.125 * (step + 1))
             with tf.GradientTape() as tape:
                 loss = loss_fn(y[start : start + 44], model(x[start : start + 44], training=True))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            if float(loss) > before:
+            if step >= 4 and float(loss) > before:
                 optimizer.learning_rate = float(optimizer.learning_rate) * 0.3
             before, step = float(loss), step + 1
             curve.append(before)
@@ -308,7 +307,7 @@ def loop_in_mixed_precision():
         keras.mixed_precision.set_global_policy(before)
     return {  # half precision rounds to three digits: what is counted must agree
         "first": losses[:1],
-        "scale": float(optimizer.dynamic_scale),
+        "fell": float(optimizer.dynamic_scale) < 2.0**20,
         "learnt": losses[-1] < 0.8 * losses[0],
         "half": half,
     }

@@ -21,7 +21,20 @@ from pathlib import Path
 import compare
 import mutations
 
-THEMES = ("inputs", "losses", "steps", "metrics", "callbacks", "state", "tutorials", "own_steps", "hand_loops")
+THEMES = (
+    "inputs",
+    "losses",
+    "steps",
+    "metrics",
+    "callbacks",
+    "state",
+    "tutorials",
+    "own_steps",
+    "hand_loops",
+    "chance",
+    "mixing_rows",
+    "reported",
+)
 LIMIT_S = 90.0
 """No case takes as long, even on ranks that share a core; then its world is ended."""
 OTHERS_S = 5.0
