@@ -115,7 +115,7 @@ def rows_meet_in_a_model_and_in_its_step():
     keras.utils.set_random_seed(1006)
     x, y = wine(130)
     model = DecorrelatedCode()
-    model.compile(keras.optimizers.SGD(0.05), metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(0.05))
     h = model.fit(x, y, batch_size=33, epochs=2, verbose=0)
     return {"history": h.history, "weights": model.get_weights()}
 
@@ -155,9 +155,7 @@ def stateful_recurrence_over_fixed_batches():
     curve = []
     for _ in range(2):
         curve += model.fit(series, targets, batch_size=5, epochs=1, shuffle=False, verbose=0).history["loss"]
-        model.layers[0].reset_states() if hasattr(model.layers[0], "reset_states") else model.layers[
-            0
-        ].reset_state()
+        model.layers[0].reset_state()
     return {
         "curve": curve,
         "weights": model.get_weights(),
