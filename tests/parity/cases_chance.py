@@ -8,8 +8,7 @@ from keras import layers, ops
 from real_data import cancer, diabetes, digit_images, digit_tokens, digits, iris, wine
 
 
-def _classifier(hidden, seed, width=64, classes=10):
-    keras.utils.set_random_seed(seed)
+def _classifier(hidden, width=64, classes=10):
     model = keras.Sequential([keras.Input((width,)), *hidden, layers.Dense(classes)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
@@ -17,14 +16,16 @@ def _classifier(hidden, seed, width=64, classes=10):
 
 
 def dropout():
-    model = _classifier([layers.Dense(12, activation="relu"), layers.Dropout(0.5)], 901)
+    keras.utils.set_random_seed(901)
+    model = _classifier([layers.Dense(12, activation="relu"), layers.Dropout(0.5)])
     x, y = digits(154)
     h = model.fit(x, y, batch_size=38, epochs=2, validation_data=(x[:50], y[:50]), verbose=0)
     return {"history": h.history, "weights": model.get_weights()}
 
 
 def dropout_of_inputs_with_a_seed():
-    model = _classifier([layers.Dropout(0.2, seed=7), layers.Dense(6, activation="tanh")], 902)
+    keras.utils.set_random_seed(902)
+    model = _classifier([layers.Dropout(0.2, seed=7), layers.Dense(6, activation="tanh")])
     x, y = digits(122)
     train = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(122).batch(33)
     h = model.fit(train, epochs=2, verbose=0)
@@ -32,6 +33,7 @@ def dropout_of_inputs_with_a_seed():
 
 
 def noises_of_several_kinds():
+    keras.utils.set_random_seed(903)
     hidden = [
         layers.GaussianNoise(0.1),
         layers.Dense(10, activation="selu"),
@@ -39,7 +41,7 @@ def noises_of_several_kinds():
         layers.Dense(8, activation="relu"),
         layers.GaussianDropout(0.3, seed=4),
     ]
-    model = _classifier(hidden, 903)
+    model = _classifier(hidden)
     x, y = digits(117)
     h = model.fit(x, y, batch_size=31, epochs=2, verbose=0)
     return {"history": h.history, "weights": model.get_weights()}
@@ -116,7 +118,8 @@ def augmentation_layers_in_the_model():
 
 
 def augmentation_in_the_pipeline():
-    model = _classifier([layers.Dense(6, activation="relu")], 908)
+    keras.utils.set_random_seed(908)
+    model = _classifier([layers.Dense(6, activation="relu")])
     x, y = digit_images(101)
     augment = keras.Sequential([layers.RandomFlip(seed=3), layers.RandomBrightness(0.2, (0, 1), seed=4)])
     train = tf.data.Dataset.from_tensor_slices((x, y)).batch(26)
@@ -180,7 +183,8 @@ def two_passes_through_dropout():
 
 
 def dropout_in_a_loop_by_hand():
-    model = _classifier([layers.Dense(8, activation="relu"), layers.Dropout(0.4)], 911, width=4, classes=3)
+    keras.utils.set_random_seed(911)
+    model = _classifier([layers.Dense(8, activation="relu"), layers.Dropout(0.4)], width=4, classes=3)
     x, y = iris(105)
     optimizer, curve = keras.optimizers.SGD(0.2), []
 
@@ -202,7 +206,8 @@ def dropout_in_a_loop_by_hand():
 
 
 def dropout_kept_on_in_prediction():
-    model = _classifier([layers.Dense(6, activation="relu")], 912, width=30, classes=2)
+    keras.utils.set_random_seed(912)
+    model = _classifier([layers.Dense(6, activation="relu")], width=30, classes=2)
     x, y = cancer(98)
     model.fit(x, y.astype("int32"), batch_size=49, epochs=1, verbose=0)
     inputs = keras.Input((30,))
@@ -213,7 +218,8 @@ def dropout_kept_on_in_prediction():
 
 
 def what_is_drawn_after_a_training():
-    model = _classifier([layers.Dense(5, activation="relu"), layers.Dropout(0.5)], 913, width=13, classes=3)
+    keras.utils.set_random_seed(913)
+    model = _classifier([layers.Dense(5, activation="relu"), layers.Dropout(0.5)], width=13, classes=3)
     x, y = wine(100)
     model.fit(x, y, batch_size=30, epochs=1, verbose=0)
     seeds = [
@@ -259,8 +265,9 @@ def tokens_hidden_at_random():
 
 
 def batch_normalization_as_it_is():
+    keras.utils.set_random_seed(915)
     hidden = [layers.Dense(9, use_bias=False), layers.BatchNormalization(momentum=0.8), layers.ReLU()]
-    model = _classifier(hidden, 915)
+    model = _classifier(hidden)
     x, y = digits(153)
     h = model.fit(x, y, batch_size=37, epochs=2, validation_split=0.2, verbose=0)
     return {
