@@ -20,8 +20,23 @@ from pathlib import Path
 
 import compare
 import mutations
+from worlds import EARLIER_CELL
 
-THEMES = ("inputs", "losses", "steps", "metrics", "callbacks", "state")
+THEMES = (
+    "inputs",
+    "losses",
+    "steps",
+    "metrics",
+    "callbacks",
+    "state",
+    "tutorials",
+    "own_steps",
+    "hand_loops",
+    "chance",
+    "mixing_rows",
+    "reported",
+    "earlier_cells",
+)
 LIMIT_S = 90.0
 """No case takes as long, even on ranks that share a core; then its world is ended."""
 OTHERS_S = 5.0
@@ -34,7 +49,8 @@ def cases() -> dict[str, Callable[[], dict]]:
     for theme in THEMES:
         module = importlib.import_module(f"cases_{theme}")
         for name, value in vars(module).items():
-            if inspect.isfunction(value) and value.__module__ == module.__name__:
+            own = inspect.isfunction(value) and value.__module__ == module.__name__
+            if own and name[0] != "_" and name != EARLIER_CELL:
                 found[name] = value
     return found
 
@@ -93,21 +109,41 @@ def main() -> None:
     functions = cases()
     names = given.cases.split(",") if given.cases else list(functions)
     os.chdir(given.folder)
-    arguments = {
-        "names": names,
-        "functions": {name: functions[name] for name in names},
-        "workers": given.workers or 1,
-        "mutation": given.mutation,
-    }
-    if given.workers is None:
-        suite(**arguments)
-        assert not any(name.split(".")[0] == "obl_magic" for name in sys.modules)
-        return
-    import obl_magic
+    for now, before in _rounds(names, functions):
+        before()
+        arguments = {
+            "names": now,
+            "functions": {name: functions[name] for name in now},
+            "workers": given.workers or 1,
+            "mutation": given.mutation,
+        }
+        if given.workers is None:
+            suite(**arguments)
+            assert not any(name.split(".")[0] == "obl_magic" for name in sys.modules)
+            continue
+        import obl_magic
 
-    obl_magic.run(
-        suite, workers=given.workers, engine=given.engine, args=arguments, quiet=True, timeout=given.timeout
-    )
+        obl_magic.run(
+            suite,
+            workers=given.workers,
+            engine=given.engine,
+            args=arguments,
+            quiet=True,
+            timeout=given.timeout,
+        )
+
+
+def _rounds(names, functions):
+    """The cases in the order given; after them, in runs of their own, those of modules with an earlier cell."""
+    cells = {}
+    for name in names:
+        module = sys.modules[functions[name].__module__]
+        cells.setdefault(getattr(module, EARLIER_CELL, _no_earlier_cell), []).append(name)
+    return sorted(((now, cell) for cell, now in cells.items()), key=lambda r: r[1] is not _no_earlier_cell)
+
+
+def _no_earlier_cell() -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SUITE_S = 3000.0
+EARLIER_CELL = "earlier_cell"
+"""A function of this name in a file of cases is no case: it runs before them, where they are started."""
 
 
 @dataclass(slots=True)
@@ -28,15 +30,20 @@ class Outcomes:
     died: dict[str, str] = field(default_factory=dict)
 
 
+def themes() -> dict[str, list[str]]:
+    """Names of all cases by theme, in the order of their files, without importing them."""
+    found = {}
+    for path in sorted(HERE.glob("cases_*.py")):
+        names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        found[path.stem.removeprefix("cases_")] = [
+            name for name in names if name[0] != "_" and name != EARLIER_CELL
+        ]
+    return found
+
+
 def case_names() -> list[str]:
     """Names of all cases, without importing them."""
-    names = []
-    for path in sorted(HERE.glob("cases_*.py")):
-        tree = ast.parse(path.read_text())
-        names += [
-            node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"
-        ]
-    return names
+    return [name for names in themes().values() for name in names]
 
 
 def run(
