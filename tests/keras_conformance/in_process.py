@@ -21,7 +21,13 @@ def run_tests(place: str, asked: dict[str, Any]) -> int:
     rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
     tests = asked["tests"]
     recorder = Recorder(
-        Path(place), rank, asked["workers"] or 0, asked["ids"], asked["limit_s"], asked["limits_s"]
+        Path(place),
+        rank,
+        asked["workers"] or 0,
+        asked["ids"],
+        asked["share"],
+        asked["limit_s"],
+        asked["limits_s"],
     )
     ours = [KerasRepository(Path(tests)), recorder]
     before = Path.cwd()
@@ -33,7 +39,7 @@ def run_tests(place: str, asked: dict[str, Any]) -> int:
             [
                 "-c", f"{tests}/pyproject.toml", "--rootdir", tests, "--import-mode=importlib",
                 "-o", "addopts=", "-o", "norecursedirs=", "-q", "--tb=short", "--continue-on-collection-errors",
-                # What these would do to a rank: its file descriptor 1 is the channel, and garbage is collected elsewhere.
+                # A rank's file descriptor 1 is the channel, and garbage is collected at other times than alone.
                 "--capture=sys", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:unraisableexception",
                 "-p", "no:threadexception", "--basetemp", f"{place}/tmp-{rank}",
                 *(f"{tests}/{file}" for file in asked["files"]),

@@ -79,7 +79,9 @@ class _Finder(MetaPathFinder):
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back  # type: ignore[assignment]
         code = getattr(frame, "f_code", None)
-        return code is not None and code.co_name == "<module>" and code.co_filename.startswith(str(self._folder))
+        return (
+            code is not None and code.co_name == "<module>" and code.co_filename.startswith(str(self._folder))
+        )
 
 
 class KerasRepository:

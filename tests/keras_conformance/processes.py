@@ -47,6 +47,7 @@ def run(
     ids: Sequence[str] | None,
     workers: int | None,
     *,
+    share: tuple[int, int] = (0, 1),
     engine: str = "mpi",
     limit_s: float = 60.0,
     limits_s: Mapping[str, float] | None = None,
@@ -56,8 +57,10 @@ def run(
 
     Args:
         folder: where records go, one folder a world. tests: the folder that the files are named in.
-        files: where the tests are. ids: which, in what order; None: all.
-        limit_s: how long any test may take. limits_s: the same for single tests. note: is told of worlds that end early.
+        files: where the tests are. ids: which, in what order; None: all, or every nth of them from the kth on
+        where ``share`` is (k, n).
+        limit_s: how long any test may take. limits_s: the same for single tests.
+        note: is told of worlds that end early.
 
     Raises:
         RuntimeError: a world ended before any test began; with what it said.
@@ -68,10 +71,12 @@ def run(
         records.worlds += 1
         place = folder / str(records.worlds)
         place.mkdir(parents=True)
-        wanted = files if left is None else [file for file in files if any(_is_in(name, file) for name in left)]
+        wanted = (
+            files if left is None else [file for file in files if any(_is_in(name, file) for name in left)]
+        )
         asked = {
-            "tests": str(tests), "files": list(wanted), "ids": left, "workers": workers, "engine": engine,
-            "limit_s": limit_s, "limits_s": dict(limits_s or {}),
+            "tests": str(tests), "files": list(wanted), "ids": left, "share": share if left is None else (0, 1),
+            "workers": workers, "engine": engine, "limit_s": limit_s, "limits_s": dict(limits_s or {}),
         }  # fmt: skip
         (place / "asked.json").write_text(json.dumps(asked))
         said = _start(place, limit_s)
@@ -82,7 +87,9 @@ def run(
         if len(later) == len(left):
             raise RuntimeError(f"no test began in {place}:\n{said}")
         if later:
-            culprit = next((name for name in left if name in begun and _failed(records, name, workers or 1)), "?")
+            culprit = next(
+                (name for name in left if name in begun and _failed(records, name, workers or 1)), "?"
+            )
             note(f"world {records.worlds} ended at {culprit}; {len(later)} tests left")
         left = later
     return records
@@ -94,7 +101,9 @@ def _is_in(name: str, file: str) -> bool:
 
 def _failed(records: Records, name: str, workers: int) -> bool:
     found = records.by_test.get(name, {})
-    return name in records.said or len(found) < workers or any(r["outcome"] == "failed" for r in found.values())
+    return (
+        name in records.said or len(found) < workers or any(r["outcome"] == "failed" for r in found.values())
+    )
 
 
 def _collect(place: Path, workers: int, records: Records, said: str) -> set[str]:

@@ -32,6 +32,7 @@ class Recorder:
     Args:
         folder: of the records. rank, workers: this process in its world; ``workers`` is 0 where there is none.
         ids: the tests to run, in this order; None: all that are found.
+        share: (k, n): of those, only every nth, from the kth on.
         limit_s: no test may take longer; its process is then ended, with the places of all its threads on file.
         limits_s: the same for single tests.
     """
@@ -42,11 +43,12 @@ class Recorder:
         rank: int,
         workers: int,
         ids: list[str] | None,
+        share: tuple[int, int],
         limit_s: float,
         limits_s: dict[str, float],
     ) -> None:
         self._folder, self._rank, self._workers = folder, rank, workers
-        self._ids, self._limit_s, self._limits_s = ids, limit_s, limits_s
+        self._ids, self._share, self._limit_s, self._limits_s = ids, share, limit_s, limits_s
         self._count = 0
         self._told: list[str] = []
         self._files = {other: folder / f"rank.{other}.jsonl" for other in range(max(1, workers))}
@@ -61,6 +63,7 @@ class Recorder:
         if self._ids is not None:
             order = {name: number for number, name in enumerate(self._ids)}
             items[:] = sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
+        items[:] = items[self._share[0] :: self._share[1]]
         if self._rank == 0:
             names = [item.nodeid for item in items]
             (self._folder / "collected.json").write_text(json.dumps(names))
@@ -114,7 +117,12 @@ class Recorder:
         """Subtests have reports of their own, which are made elsewhere."""
         if report.failed and self._outcome["outcome"] != "failed":
             text = report.longreprtext[-8000:]
-            self._outcome = {"outcome": "failed", "type": "AssertionError", "message": text[-500:], "text": text}
+            self._outcome = {
+                "outcome": "failed",
+                "type": "AssertionError",
+                "message": text[-500:],
+                "text": text,
+            }
 
     def _stay_together(self, session: pytest.Session, mine: dict[str, Any]) -> None:
         """Ends the session where the ranks have parted, or may have: their next exchange would be another's."""
@@ -123,7 +131,7 @@ class Recorder:
             self.torn = f"{mine['id']} failed here, and other ranks did not come to its end"
         elif any((o["event"], o["id"], o["outcome"]) != _key(mine) for o in everyone):
             self.torn = f"{mine['id']} did not end alike on all ranks"
-        elif mine["outcome"] == "failed" and not self._still_in_step():
+        elif mine["outcome"] == "failed" and not (_same_line(mine, everyone) or self._still_in_step()):
             self.torn = f"after {mine['id']} the ranks were no longer in step"
         if self.torn:
             session.shouldstop = self.torn
@@ -167,6 +175,11 @@ class Recorder:
                     count, offset, self._last[other] = count + 1, offset + len(line), json.loads(line)
             self._read[other] = count, offset
         return self._last[other] if count == wanted else None
+
+
+def _same_line(mine: dict[str, Any], everyone: list[dict[str, Any]]) -> bool:
+    """Whether all ranks failed in one line that is not ours, so that they have exchanged the same until then."""
+    return not mine.get("ours") and all(other.get("place") == mine.get("place") for other in everyone)
 
 
 def _key(record: dict[str, Any]) -> tuple[str, str, str]:

@@ -22,14 +22,13 @@ class Report:
 
     Attributes:
         themes: of the tests. engine: the ranks' collectives. alone: records of a plain process.
-        ids: the tests that passed there and were run on ranks. sizes: of worlds. found: one verdict a test and size.
+        sizes: of worlds. found: one verdict a test and size.
         known: the listed exceptions. seconds: that all of it took.
     """
 
     themes: Sequence[str]
     engine: str
     alone: Records
-    ids: Sequence[str]
     sizes: tuple[int, ...]
     found: tuple[Verdict, ...]
     known: Exceptions
@@ -50,7 +49,7 @@ class Report:
 
     def holds(self) -> bool:
         """Whether every test that passes alone passes on ranks, or is a listed exception that is still one."""
-        return not self.unlisted() and not self.needless() and bool(self.ids)
+        return not self.unlisted() and not self.needless() and bool(self.found)
 
     def _differing(self, workers: int | None) -> list[Verdict]:
         return [v for v in self.found if v.kind != "passed" and workers in (None, v.workers)]
@@ -59,15 +58,16 @@ class Report:
         """A few lines: the counts, and what differs by kind."""
         lines = [
             f"Keras {fetch.installed()}, {', '.join(self.themes)}, engine {self.engine}, {self.seconds:.0f} s",
-            f"  alone     {outcomes(self.alone)}; {len(self.ids)} of those passed were run on ranks",
+            f"  alone     {outcomes(self.alone)}",
         ]
         for size in self.sizes:
             differ, listed = self.unlisted(size), self.listed(size)
             kinds = collections.Counter(v.kind for v in differ)
             told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            same = len(self.ids) - len(differ) - len(listed)
-            lines.append(f"  {size} ranks   {same} passed, {len(listed)} listed exceptions, {len(differ)} differ" +
-                         (f" ({told})" if told else ""))  # fmt: skip
+            tried = sum(v.workers == size for v in self.found)
+            same = tried - len(differ) - len(listed)
+            counts = f"{same} of {tried} passed, {len(listed)} listed exceptions, {len(differ)} differ"
+            lines.append(f"  {size} ranks   {counts}{f' ({told})' if told else ''}")
         for (kind, error, place), group in verdicts.by_kind(self.unlisted()):
             lines.append(f"{len(group):4d} {kind}: {error}")
             lines.append(f"       at {place or '?'}")
@@ -81,7 +81,10 @@ class Report:
         """Writes everything that is known; the path of both files without their endings."""
         path = folder / f"report-{name}"
         lines = [self.summary(), "", "Listed exceptions:"]
-        lines += [f"  {v.test} on {v.workers}: {v.kind}; {self.known.reason(v.test, v.workers)}" for v in self.listed()]
+        lines += [
+            f"  {v.test} on {v.workers}: {v.kind}; {self.known.reason(v.test, v.workers)}"
+            for v in self.listed()
+        ]
         lines += ["", "Test by test (alone: passed):"]
         for v in self.unlisted():
             lines += [f"  {v.test} on {v.workers}: {v.kind}", f"      {v.error}"]
@@ -90,7 +93,9 @@ class Report:
         for test in self.alone.collected:
             record = self.alone.by_test.get(test, {}).get(0, {"outcome": "died or hung"})
             if record["outcome"] != "passed":
-                lines.append(f"  {verdicts.short(test)}: {record['outcome']}: {record.get('message', '')[:120]!r}")
+                lines.append(
+                    f"  {verdicts.short(test)}: {record['outcome']}: {record.get('message', '')[:120]!r}"
+                )
         lines += [f"  {file}: could not be imported" for file in self.alone.uncollected]
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
         everything = {
@@ -109,4 +114,6 @@ def outcomes(alone: Records) -> str:
         alone.by_test.get(name, {}).get(0, {}).get("outcome", "died or hung") for name in alone.collected
     )
     told = [f"{count} {outcome}" for outcome, count in sorted(counts.items(), key=lambda c: c[0] != "passed")]
-    return ", ".join([*told, *([f"{len(alone.uncollected)} files not imported"] if alone.uncollected else [])])
+    return ", ".join(
+        [*told, *([f"{len(alone.uncollected)} files not imported"] if alone.uncollected else [])]
+    )

@@ -62,7 +62,9 @@ def exceptions(path: Path = EXCEPTIONS) -> Exceptions:
     for entry in listed:
         test, reason = entry.get("test", ""), " ".join(entry.get("reason", "").split())
         if not test or not reason or test in reasons:
-            raise SystemExit(f"{path.name}: got {entry!r}, expected one entry a test, with `test` and `reason`")
+            raise SystemExit(
+                f"{path.name}: got {entry!r}, expected one entry a test, with `test` and `reason`"
+            )
         reasons[test], worlds[test] = reason, tuple(entry.get("worlds", ()))
     return Exceptions(reasons, worlds)
 
@@ -98,7 +100,9 @@ def judge(name: str, records: Records, workers: int) -> Verdict:
         text = "\n".join([*(f"--- rank {r}\n{s}" for r, s in stacks.items()), records.said.get(name, "")])
         ours = tuple(line for stack in stacks.values() for line in _innermost(stack))
         said = records.said.get(name, "").strip().splitlines()
-        return Verdict(test, workers, "hung" if stacks else "died", said[-1][:300] if said else "", ours, "", text)
+        return Verdict(
+            test, workers, "hung" if stacks else "died", said[-1][:300] if said else "", ours, "", text
+        )
     outcomes = sorted({record["outcome"] for record in found.values()})
     if len(outcomes) > 1:
         return Verdict(test, workers, "ranks differ", " and ".join(outcomes))
