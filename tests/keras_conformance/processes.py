@@ -87,23 +87,14 @@ def run(
         if len(later) == len(left):
             raise RuntimeError(f"no test began in {place}:\n{said}")
         if later:
-            culprit = next(
-                (name for name in left if name in begun and _failed(records, name, workers or 1)), "?"
-            )
-            note(f"world {records.worlds} ended at {culprit}; {len(later)} tests left")
+            last = next((name for name in reversed(left) if name in begun), "?")
+            note(f"world {records.worlds} ended after {last}; {len(later)} tests left")
         left = later
     return records
 
 
 def _is_in(name: str, file: str) -> bool:
     return name.startswith(f"{file}::")
-
-
-def _failed(records: Records, name: str, workers: int) -> bool:
-    found = records.by_test.get(name, {})
-    return (
-        name in records.said or len(found) < workers or any(r["outcome"] == "failed" for r in found.values())
-    )
 
 
 def _collect(place: Path, workers: int, records: Records, said: str) -> set[str]:
