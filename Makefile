@@ -92,3 +92,13 @@ $(UV): Makefile
 
 clean:
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .coverage
+
+.PHONY: test-keras test-keras-gate
+
+# Keras' own tests, fetched for the installed version: those that pass alone must pass on 2 and on 3 ranks. THEMES="layers/core losses"
+# asks for some. The gate runs trainers, callbacks, metrics and losses, each test on 2 or on 3 ranks.
+test-keras: setup
+	$(PY) tests/keras_conformance/runner.py $(THEMES) --build $(BUILD)/keras-tests
+
+test-keras-gate: setup
+	$(PY) tests/keras_conformance/runner.py --gate --spread --build $(BUILD)/keras-tests
