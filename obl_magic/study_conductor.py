@@ -276,7 +276,9 @@ def shared_job(wish: Wish, captured: Captured, folder: Path, engine: str = "alon
         settings = replace(settings, init_from=str(wish.taken.weights))
     options = replace(wish.options, settings=settings)
     job = job_of(captured, wish.call, options, engine, folder)
-    return replace(job, ablates=wish.ablates, generators=CarriedGenerators())  # each trial has a seed of its own
+    return replace(
+        job, ablates=wish.ablates, generators=CarriedGenerators()
+    )  # each trial has a seed of its own
 
 
 def _check_seats(wish: Wish, background: bool) -> None:

@@ -76,7 +76,9 @@ class GradientReducer:
             scope = scopes.current()
             accumulates = scope is not None and bool(optimizer.gradient_accumulation_steps)
             if scope is not None:
-                grads = self._weighted(grads, scope) if accumulates else self._sum(self._weighted(grads, scope))
+                grads = (
+                    self._weighted(grads, scope) if accumulates else self._sum(self._weighted(grads, scope))
+                )
             with self._outermost(accumulates):
                 return original(optimizer, grads, None if trainable_variables is None else variables)
 

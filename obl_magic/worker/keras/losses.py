@@ -51,7 +51,9 @@ def _correction(
     denominator = _denominator(values, weight, mask, kind)
     if denominator is None:
         return 1.0
-    mine = tf.where(tf.convert_to_tensor(scope.local) > 0, tf.stop_gradient(tf.cast(denominator, tf.float32)), 0.0)
+    mine = tf.where(
+        tf.convert_to_tensor(scope.local) > 0, tf.stop_gradient(tf.cast(denominator, tf.float32)), 0.0
+    )
     (everyone,) = world.allreduce([mine])
     return tf.math.divide_no_nan(mine, everyone) * scope.upscale
 

@@ -119,11 +119,11 @@ class ModelCalls:
             return False
         counts = self._calls.setdefault(layer, {})
         counts[kind] = counts.get(kind, 0) + 1
-        return plan is not OPENED and (plan is None or self._proving or (counts[kind] & (counts[kind] - 1)) == 0)
+        return plan is not OPENED and (
+            plan is None or self._proving or (counts[kind] & (counts[kind] - 1)) == 0
+        )
 
-    def _prove(
-        self, original: Any, layer: Any, args: Any, kwargs: Any, kind: Any, plan: Plan | None
-    ) -> Any:
+    def _prove(self, original: Any, layer: Any, args: Any, kwargs: Any, kind: Any, plan: Plan | None) -> Any:
         found = proof.prove(original, layer, args, kwargs, self._world, plan, self._built)
         self._plans[layer][kind] = found.plan
         if found.plan is OPENED:

@@ -70,9 +70,7 @@ class Plan:
             ],
         )
 
-    def gather_losses(
-        self, layer: Any, before: dict[int, int], part: Division, world: Collectives
-    ) -> None:
+    def gather_losses(self, layer: Any, before: dict[int, int], part: Division, world: Collectives) -> None:
         """Puts what layers have added to the loss together over the ranks."""
         places = list(added(layer, before))
         modes = self.losses or (MEAN,) * len(places)

@@ -155,9 +155,7 @@ def _mode(mine: Any, whole: Any, part: Any) -> str:
     """Whether an output has the batch on its first axis."""
     if not plans.has_rows(whole) or not plans.has_rows(mine):
         return SAME
-    divided = (
-        plans.row_count(mine) == part.end - part.first and plans.row_count(whole) == part.total
-    )
+    divided = plans.row_count(mine) == part.end - part.first and plans.row_count(whole) == part.total
     return ROWS if divided or tuple(mine.shape) != tuple(whole.shape) else SAME
 
 
@@ -180,8 +178,9 @@ def _alike(mine: Any, whole: Any) -> bool:
         return bool(np.array_equal(a, b))
     if a.size == 0:
         return True
-    a, b = a.astype(np.complex128 if whole.dtype.is_complex else np.float64), b.astype(
-        np.complex128 if whole.dtype.is_complex else np.float64
+    a, b = (
+        a.astype(np.complex128 if whole.dtype.is_complex else np.float64),
+        b.astype(np.complex128 if whole.dtype.is_complex else np.float64),
     )
     finite = np.isfinite(b)
     if not np.array_equal(finite, np.isfinite(a)):

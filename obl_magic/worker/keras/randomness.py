@@ -107,7 +107,9 @@ def _dimensions(shape: Any) -> list[Any]:
     if isinstance(shape, tf.TensorShape):
         return list(shape)
     if tf.is_tensor(shape):
-        return [d if s is None else int(s) for d, s in zip(tf.unstack(shape), _static_entries(shape), strict=True)]
+        return [
+            d if s is None else int(s) for d, s in zip(tf.unstack(shape), _static_entries(shape), strict=True)
+        ]
     return list(shape)
 
 

@@ -52,7 +52,9 @@ class Division:
 
     def scope(self) -> RowScope:
         """The scope of a call that is given these rows."""
-        return RowScope(self.first, self.local, self.total, self.end - self.first, in_call=True, training=True)
+        return RowScope(
+            self.first, self.local, self.total, self.end - self.first, in_call=True, training=True
+        )
 
 
 def row_count(leaf: Any) -> Any:
@@ -108,7 +110,9 @@ def all_rows(own: Any, part: Division, world: Collectives) -> Any:
 
         def back(upstream: Any) -> Any:
             mine = own_rows(tf.convert_to_tensor(upstream), part, world)
-            counts = tf.cast(tf.constant(part.local) > 0 if isinstance(part.local, int) else part.local > 0, mine.dtype)
+            counts = tf.cast(
+                tf.constant(part.local) > 0 if isinstance(part.local, int) else part.local > 0, mine.dtype
+            )
             return tf.math.multiply_no_nan(mine, counts * _as(upstream, world.size))
 
         return whole, back

@@ -245,7 +245,9 @@ class _Proving:
         function: as Keras made it. calls: the model calls. of: what the function is given of its argument.
     """
 
-    def __init__(self, function: Any, calls: ModelCalls, of: Callable[[Any], Any] = lambda data: data) -> None:
+    def __init__(
+        self, function: Any, calls: ModelCalls, of: Callable[[Any], Any] = lambda data: data
+    ) -> None:
         self._function, self._calls, self._of = function, calls, of
         self._made = 0
 
