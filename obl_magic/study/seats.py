@@ -20,7 +20,6 @@ from obl_magic.runs import Ledger, Run
 from obl_magic.values import Captured, Job, Options
 from obl_magic.watched import Watched
 from obl_magic.worker.ranks import BESIDE, STANDS_BY, STAYS
-from obl_magic.worker.report import Pruned
 from obl_magic.world.channel import Channel
 from obl_magic.world.standby import Wanted
 

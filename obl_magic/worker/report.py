@@ -46,6 +46,7 @@ class Reporter:
         self._ask: Callable[[int, float], bool] | None = None
         self._asked = 0
         self._over = False
+        self._noted: set[tuple[str, str]] = set()
         self.told = False
 
     def over(self) -> None:
@@ -89,7 +90,9 @@ class Reporter:
 
     def note(self, code: str, text: str) -> None:
         """Says a sentence about the run once; ``code`` is its stable short name."""
-        self.emit(Note(self.rank, time.time(), text, code))
+        if (code, text) not in self._noted:
+            self._noted.add((code, text))
+            self.emit(Note(self.rank, time.time(), text, code))
 
     def stepped(self, steps: int) -> None:
         """Says that ``steps`` training steps were done; remembers when the first one was."""

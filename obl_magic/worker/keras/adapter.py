@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import batchnorm, data, losses, randomness, refusals
+from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
 from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.custom_loops import CustomLoops
 from obl_magic.worker.keras.fits import Fits
@@ -89,6 +89,7 @@ class Adapter:
         self._loops.install(self._patches)
         self._gradients.install(self._patches)
         losses.install(self._patches, self._world)
+        metrics.install(self._patches)
         randomness.install(self._patches, self._reporter.note)
         batchnorm.install(self._patches, self._world, every_layer=self._settings.sync_batchnorm)
         self._rate.install(self._patches, self._gradients.applying)

@@ -1,8 +1,9 @@
 """Batch normalisation over the global batch: moments, gradients and moving statistics of all ranks together.
 
-The mean is taken first, the variance around it (two passes, as one process does). Each rank back-propagates a gradient that
-enters the sum over ranks with a weight ``v`` (its share ``w`` of the batch in Keras' own steps, one in a shared call); a
-moment that all ranks share, each with its share ``w``, therefore passes back ``w_r sum_q(v_q g_q) / v_r``.
+The mean is taken first, the variance around it (two passes, as one process does). Each rank back-propagates a
+gradient that enters the sum over ranks with a weight ``v`` (its share ``w`` of the batch in Keras' own steps, one in
+a shared call); a moment that all ranks share, each with its share ``w``, therefore passes back ``w_r sum_q(v_q g_q) /
+v_r``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hand-written training loops: their traced functions run eagerly now and then, so that the calls inside can prove themselves.
+"""Hand-written loops: their traced functions run eagerly now and then, so that model calls can prove themselves.
 
 The first call of a function of the user's, and calls 2, 4, 8, …; not again where no model was called in it.
 """

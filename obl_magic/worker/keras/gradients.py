@@ -1,12 +1,13 @@
 """Adds gradients up over ranks, once: as they leave a tape, or in Keras' own steps where an optimizer applies them.
 
-*As they leave a tape.* Model calls are shared, so a gradient is the rank's part times the number of ranks, or the same on all
-ranks: their mean is the single process's, whatever the formula. What the code does with it then (clipping by hand, norms, an
-optimizer of its own) is the same on every rank.
+*As they leave a tape.* Model calls are shared, so a gradient is the rank's part times the number of ranks, or the
+same on all ranks: their mean is the single process's, whatever the formula. What the code does with it then (clipping
+by hand, norms, an optimizer of its own) is the same on every rank.
 
-*Where an optimizer applies them.* In Keras' own steps the data are shared and the mean is weighted with each rank's share
-of the batch, so uneven shards are exact and a rank without samples contributes nothing; accumulated gradients are added
-up once per applied step. It happens at the outermost ``Optimizer.apply``: before clipping, decay, EMA, loss scaling.
+*Where an optimizer applies them.* In Keras' own steps the data are shared and the mean is weighted with each rank's
+share of the batch, so uneven shards are exact and a rank without samples contributes nothing; accumulated gradients
+are added up once per applied step. It happens at the outermost ``Optimizer.apply``: before clipping, decay, EMA, loss
+scaling.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from tensorflow.python.ops.parallel_for import control_flow_ops
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
@@ -97,8 +99,8 @@ class GradientReducer:
         def jacobian(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._may_hold_parts():
                 return original(tape, target, sources, *args, **kwargs)
-            kwargs |= {"experimental_use_pfor": False, "parallel_iterations": 1}
-            return self._mean(original(tape, target, sources, *args, **kwargs), sources)
+            with _one_after_another():
+                return self._mean(original(tape, target, sources, *args, **kwargs), sources)
 
         return jacobian
 
@@ -159,6 +161,41 @@ class GradientReducer:
         for i, gradient in zip(dense, summed, strict=True):
             out[i] = gradient
         return out
+
+
+@contextmanager
+def _one_after_another() -> Iterator[None]:
+    """Within it rows that TensorFlow would compute at once, vectorised, are computed in turn."""
+    vectorised = control_flow_ops.pfor
+    control_flow_ops.pfor = _in_turn
+    try:
+        yield
+    finally:
+        control_flow_ops.pfor = vectorised
+
+
+def _in_turn(row: Callable[[Any], Any], rows: Any, *_: Any, **__: Any) -> Any:
+    """As ``pfor``: the function's results for 0, 1, … stacked. It is traced once: a tape may be asked but once."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    try:
+        return tf.function(_loop, autograph=False)(row, rows)
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _loop(row: Callable[[Any], Any], rows: Any) -> Any:
+    traced = tf.function(row, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
+    found = traced.structured_outputs
+    flat = [leaf for leaf in tf.nest.flatten(found) if leaf is not None]
+    stacked = tf.map_fn(
+        lambda i: [leaf for leaf in tf.nest.flatten(traced(i)) if leaf is not None],
+        tf.range(tf.cast(rows, tf.int32)),
+        parallel_iterations=1,
+        fn_output_signature=[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in flat],
+    )
+    left = iter(stacked)
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else next(left), found)
 
 
 def _is_variable(source: Any) -> bool:

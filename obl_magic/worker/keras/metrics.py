@@ -6,9 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from keras.src.metrics.reduction_metrics import Mean, Sum
 
 from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras.patching import Patches
 
 
 def take_back(local: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
@@ -39,6 +43,30 @@ def combine(world: Collectives, variables: Sequence[Any]) -> None:
     local = [tf.convert_to_tensor(variable.value) for variable in variables]
     for variable, value in zip(variables, world.allreduce(local), strict=True):
         variable.assign(value)
+
+
+def install(patches: Patches) -> None:
+    """Weights a scalar given to ``Mean`` or ``Sum`` in a sharded step with this rank's share of the batch.
+
+    A scalar is a number about all rows that the rank has (the loss of one output, say); with the shares as weights the
+    ranks' states sum to what one process would have counted.
+    """
+
+    def make(original: Any) -> Any:
+        def update_state(metric: Any, values: Any, sample_weight: Any = None) -> Any:
+            scope = scopes.current()
+            if scope is not None and not scope.in_call and sample_weight is None and _is_scalar(values):
+                sample_weight = scope.weight
+            return original(metric, values, sample_weight=sample_weight)
+
+        return update_state
+
+    patches.replace(Mean, "update_state", make)
+    patches.replace(Sum, "update_state", make)
+
+
+def _is_scalar(values: Any) -> bool:
+    return len(values.shape if hasattr(values, "shape") else np.shape(values)) == 0
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Shares calls of models: inside the outermost one a rank computes its own rows, outside every tensor is the whole batch's.
+"""Shares calls of models: in the outermost one a rank computes its own rows, outside tensors are the whole batch's.
 
-What a call may be divided into is proven before it is relied on (``proof.py``). A call that cannot be divided is opened: the
-layers inside are tried instead, and what is left runs whole on every rank: right, not faster, and named in a note.
+What a call may be divided into is proven before it is relied on (``proof.py``). A call that cannot be divided is
+opened: the layers inside are tried instead, and what is left runs whole on every rank: right, not faster, and named
+in a note.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,11 +25,34 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.layers.layer import Layer
 
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import proof
+from obl_magic.worker.keras import proof, user_code
 from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.plans import OPENED, Plan, has_rows
 from obl_magic.worker.keras.state import SharedState
+
+_WHOLE = "the {kind} {name!r} {why}, so it runs whole on every rank: right, but not faster"
+_ANY_ROWS = (
+    "; it can be shared if it takes any number of rows: no batch size in its Input, -1 for it in reshapes, "
+    "no stateful=True"
+)
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A call that is not divided: why, which layers inside it are, which were opened in turn."""
+
+    layer: Any
+    why: str
+    shared: list[Any] = field(default_factory=list)
+    inside: list[_Opened] = field(default_factory=list)
+
+    def innermost(self) -> list[_Opened]:
+        """What really runs whole."""
+        return [found for one in self.inside for found in one.innermost()] or [self]
+
+    def all_shared(self) -> list[Any]:
+        return [*self.shared, *(layer for one in self.inside for layer in one.all_shared())]
 
 
 class ModelCalls:
@@ -35,7 +60,7 @@ class ModelCalls:
 
     Args:
         world: the collectives. state: for broadcasting what is built. note: says a sentence about the run.
-        proves: whether calls prove that they may be shared. progressed: called at each call made outside traced functions.
+        proves: whether calls prove that they may be shared. progressed: called at each call outside traced functions.
     """
 
     def __init__(
@@ -51,7 +76,7 @@ class ModelCalls:
         self._plans: WeakKeyDictionary[Any, dict[Any, Plan]] = WeakKeyDictionary()
         self._calls: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._sent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        self._opened: list[tuple[Any, list[Any]]] = []
+        self._opened: list[_Opened] = []
         self._proving = False
         self.shared = 0
         self.seen = 0
@@ -109,7 +134,7 @@ class ModelCalls:
         if plan is None:
             plan = Plan.assumed(args, kwargs) if not self._proves else OPENED
         if plan is OPENED:
-            return original(layer, *args, **kwargs)
+            return self._inside(original, layer, args, kwargs)
         self.shared += 1
         return plan.run(original, layer, args, kwargs, self._world)
 
@@ -129,7 +154,8 @@ class ModelCalls:
         if found.plan is OPENED:
             return self._open(original, layer, args, kwargs, found.why)
         self.shared += 1
-        self._tell_parents(layer)
+        if self._opened:
+            self._opened[-1].shared.append(layer)
         return found.outputs
 
     def _built(self, layer: Any) -> None:
@@ -139,25 +165,33 @@ class ModelCalls:
     def _open(self, original: Any, layer: Any, args: Any, kwargs: Any, why: str) -> Any:
         """Runs a call with the calls inside it shared, and says what could not be."""
         if not layer.weights:
-            return original(layer, *args, **kwargs)
-        inside: list[Any] = []
-        self._opened.append((layer, inside))
+            return self._inside(original, layer, args, kwargs)
+        opened = _Opened(layer, why)
+        self._opened.append(opened)
         try:
-            outputs = original(layer, *args, **kwargs)
+            outputs = self._inside(original, layer, args, kwargs)
         finally:
             self._opened.pop()
-        if not self._opened:
-            share = _parameters(inside) / max(1, _parameters([layer]))
-            self._note(
-                f"whole:{layer.name}",
-                f"the {type(layer).__name__} {layer.name!r} {why}, so it runs whole on every rank: right, but not faster"
-                + (f" (layers inside it with {share:.0%} of its weights are shared)" if inside else ""),
-            )
+        if self._opened:
+            self._opened[-1].inside.append(opened)
+        else:
+            self._say_whole(opened)
         return outputs
 
-    def _tell_parents(self, layer: Any) -> None:
-        for _, inside in self._opened:
-            inside.append(layer)
+    def _say_whole(self, outermost: _Opened) -> None:
+        shared = _parameters(outermost.all_shared()) / max(1, _parameters([outermost.layer]))
+        share = f" ({shared:.0%} of the weights of {outermost.layer.name!r} are in calls that are shared)"
+        for one in outermost.innermost():
+            kind, name = type(one.layer).__name__, one.layer.name
+            way_out = _ANY_ROWS if one.why.startswith(proof.NO_PART) else ""
+            self._note(f"whole:{name}", _WHOLE.format(kind=kind, name=name, why=one.why) + share + way_out)
+
+    def _inside(self, original: Any, layer: Any, args: Any, kwargs: Any) -> Any:
+        """Runs a call that is not divided itself. Sharing what a layer of Keras' own calls (a cell) is not worth it."""
+        if isinstance(layer, keras.Model) or not user_code.of_keras(type(layer)):
+            return original(layer, *args, **kwargs)
+        with scopes.entered(scopes.WHOLE):
+            return original(layer, *args, **kwargs)
 
     def _send(self, layer: Any) -> None:
         """Gives every rank rank 0's variables, once they are there."""

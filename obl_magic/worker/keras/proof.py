@@ -1,17 +1,19 @@
 """Proves that a model call may be divided: computes it whole too, without gradients, and compares all that it leaves.
 
-What must agree: outputs, the losses that layers add, the variables that are not trained, the state of random generators. The
-first way to divide the call that agrees on every rank is taken; where none does, the call is opened.
+What must agree: outputs, the losses that layers add, the variables that are not trained, the state of random
+generators. The first way to divide the call that agrees on every rank is taken; where none does, the call is opened.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -22,8 +24,9 @@ from tensorflow.python.eager import context as eager
 from tensorflow.python.eager import record
 
 from obl_magic.errors import NotOblivious, RanksDiverged
+from obl_magic.worker.agreement import AttemptFailed
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import plans
+from obl_magic.worker.keras import plans, rows
 from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.plans import MEAN, OPENED, ROWS, SAME, SUM, Plan
 
@@ -32,6 +35,9 @@ TOLERANCE = {tf.float16: 2e-2, tf.bfloat16: 5e-2, tf.float64: 1e-8}
 ROUNDING = 2e-4
 """The same for float32."""
 TINY = 1e-7
+NO_PART = "cannot be given a part of the batch"
+_SENTENCE = 160
+"""Characters of another library's sentence that are repeated in ours."""
 DIFFERENT_DATA = "the ranks hold different data, so some samples would be seen twice and others never"
 CURE = "seed what splits or draws it: numpy.random.default_rng(0), random_state=0"
 
@@ -104,20 +110,18 @@ def _attempt(
 ) -> tuple[Any, Plan | None, str]:  # fmt: skip
     """Divides the call; its outputs and what the plan has become, or why it does not do. All ranks agree on how."""
     losses_before = plans.counted(layer)
-    own, part, failed = None, None, ""
     try:
-        own, part = plan.call(original, layer, args, kwargs, world)
-    except Exception as error:
-        failed = f"cannot be given a part of the batch ({' '.join(str(error).split())[:120]})"
+        with world.attempt(f"a call of {layer.name} with parts of the batch"):
+            own, part = plan.call(original, layer, args, kwargs, world)
+    except AttemptFailed as failed:
+        return None, None, f"{NO_PART} ({_sentence(failed)})"
     leaves, whole = tree.flatten(own), tree.flatten(expected)
-    if not failed and (len(leaves) != len(whole) or any(_is_text(leaf) for leaf in leaves)):
-        failed = "returns what cannot be put together from parts of the batch"
-    modes = () if failed else tuple(_mode(mine, it, part) for mine, it in zip(leaves, whole, strict=True))
-    told = world.allgather_object((failed, modes))
-    if len(set(told)) > 1 or failed:
-        return None, None, next((why for why, _ in told if why), "returns other shapes on other ranks")
+    alike = len(leaves) == len(whole) and not any(_is_text(leaf) for leaf in leaves)
+    modes = tuple(_mode(mine, it, part) for mine, it in zip(leaves, whole, strict=True)) if alike else ()
+    if len(set(world.allgather_object((alike, modes)))) > 1 or not alike:
+        return None, None, "returns what cannot be put together from parts of the batch"
     outputs = [
-        plans.all_rows(mine, part, world) if mode == ROWS else mine
+        rows.all_rows(mine, part, world) if mode == ROWS else mine
         for mine, mode in zip(leaves, modes, strict=True)
     ]
     same = [_alike(a, b) for a, b in zip(outputs, whole, strict=True)]
@@ -128,6 +132,15 @@ def _attempt(
         why = "keeps state that depends on all rows"
     proven = None if why else plans.known(plan, modes, kinds)
     return tree.pack_sequence_as(own, outputs), proven, why
+
+
+def _sentence(error: Exception) -> str:
+    """The sentence of an exception of Keras' or TensorFlow's that says what is wrong."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    said = re.sub(r"^rank \d+ failed: ", "", said)
+    said = re.sub(r"^Exception encountered when calling [^\n]*\n+", "", said).strip()
+    sentence = re.split(r"(?<=\w)\.\s|\n", said)[0]
+    return sentence if len(sentence) <= _SENTENCE else f"{sentence[:_SENTENCE]}…"
 
 
 def _losses(
@@ -155,7 +168,7 @@ def _mode(mine: Any, whole: Any, part: Any) -> str:
     """Whether an output has the batch on its first axis."""
     if not plans.has_rows(whole) or not plans.has_rows(mine):
         return SAME
-    divided = plans.row_count(mine) == part.end - part.first and plans.row_count(whole) == part.total
+    divided = rows.row_count(mine) == part.end - part.first and rows.row_count(whole) == part.total
     return ROWS if divided or tuple(mine.shape) != tuple(whole.shape) else SAME
 
 
@@ -239,8 +252,18 @@ class State:
 
 def _changeable(layer: Any) -> list[Any]:
     trained = {id(v) for v in layer.trainable_variables}
-    raw = [v for one in layer._flatten_layers() for v in vars(one).values() if isinstance(v, tf.Variable)]
-    return [*(v for v in layer.variables if id(v) not in trained), *raw]
+    raw = [v for one in layer._flatten_layers() for v in _variables_in(list(vars(one).values()))]
+    held = [*layer.variables, *layer.metrics_variables]
+    return [*(v for v in held if id(v) not in trained), *raw]
+
+
+def _variables_in(value: Any) -> Iterator[Any]:
+    """Variables that a layer holds and Keras need not track, such as the state of a recurrent layer."""
+    if isinstance(value, (tf.Variable, keras.Variable)):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _variables_in(inner)
 
 
 def _build(original: Any, layer: Any, args: Any, kwargs: Any) -> None:

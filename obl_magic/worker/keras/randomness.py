@@ -1,7 +1,7 @@
 """Random numbers are one process's: where rows are divided, Keras draws for the whole batch and keeps this rank's rows.
 
-Everything derives from one recorded seed, and generators stand everywhere where one process's stand. What is drawn for
-something else than rows (weights, a shuffle) is the same on every rank by itself.
+Everything derives from one recorded seed, and generators stand everywhere where one process's stand. What is drawn
+for something else than rows (weights, a shuffle) is the same on every rank by itself.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from obl_magic.worker.keras.patching import Patches
 
 _BY_SHAPE = ("normal", "uniform", "randint", "truncated_normal")
 _NOT_KERAS = (
-    "a random operation of TensorFlow's own (tf.random) is traced in a step: it draws the same on every rank, but not what "
-    "one process would (to have that, use keras.random with a keras.random.SeedGenerator)"
+    "a random operation of TensorFlow's own (tf.random) is traced in a step: it draws the same on every rank, but not "
+    "what one process would (to have that, use keras.random with a keras.random.SeedGenerator)"
 )
 
 

@@ -1,9 +1,9 @@
 """Rows divided over ranks and gathered again, differentiably to any order. Knows no model.
 
-Outside a shared call a tensor is the whole batch's and equal on all ranks, and so is its gradient. Inside, a rank holds its own
-rows, and a gradient is ``size`` times this rank's part. ``own_rows`` and ``all_rows`` are each other's backward up to that
-factor, and :func:`mean_over_ranks` turns the gradients of variables into those of one process: what came through a call is
-``size`` times a partial sum, what did not is equal on all ranks.
+Outside a shared call a tensor is the whole batch's and equal on all ranks, and so is its gradient. Inside, a rank
+holds its own rows, and a gradient is ``size`` times this rank's part. ``own_rows`` and ``all_rows`` are each other's
+backward up to that factor, and :func:`mean_over_ranks` turns the gradients of variables into those of one process:
+what came through a call is ``size`` times a partial sum, what did not is equal on all ranks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras.src import backend
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.scope import RowScope
-from obl_magic.worker.keras.shards import bounds
+from obl_magic.worker.keras.shards import bounds, rows_of
 
 MARK = "obl_rows"
 """Name of the operations by which rows enter a call: what does not depend on one does not depend on the batch."""
@@ -71,12 +71,9 @@ def row_count(leaf: Any) -> Any:
 
 def own_rows(leaf: Any, part: Division, world: Collectives) -> Any:
     """This rank's rows of a whole batch, as memory of their own; the gradient comes back for all rows."""
-    if isinstance(leaf, tf.RaggedTensor):
-        return leaf[part.first : part.end]
-    if isinstance(leaf, tf.SparseTensor):
-        begin = tf.concat([[part.first], tf.zeros(tf.shape(leaf.shape) - [1], tf.int32)], 0)
-        size = tf.concat([[part.end - part.first], tf.shape(leaf)[1:]], 0)
-        return tf.sparse.slice(leaf, tf.cast(begin, tf.int64), tf.cast(size, tf.int64))
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        rows = rows_of(leaf, tf.cast(part.first, tf.int64), tf.cast(part.end, tf.int64))
+        return tf.nest.map_structure(lambda x: tf.identity(x, name=MARK), rows, expand_composites=True)
     if isinstance(leaf, np.ndarray):
         return tf.constant(np.array(leaf[part.first : part.end], copy=True))
     own = _own(tf.convert_to_tensor(leaf), part, world)

@@ -1,7 +1,7 @@
 """What code knows of the rows it is given: which are this rank's, how many there are in all.
 
-The scope is a Python-level context around a traced or eager step, or around one call of a model; its numbers are integers or
-integer tensors. Where there is no scope, tensors are the whole batch's, and model calls may be shared.
+The scope is a Python-level context around a traced or eager step, or around one call of a model; its numbers are
+integers or integer tensors. Where there is no scope, tensors are the whole batch's, and model calls may be shared.
 """
 
 from __future__ import annotations

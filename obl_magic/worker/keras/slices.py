@@ -1,7 +1,8 @@
 """Sparse gradients of all ranks, with the slices that one process would have.
 
-Optimizers square slices before duplicates are merged, so it matters which slices there are. Where indices come from the batch,
-one process has the slices of all ranks. Where they don't (positions), it has each slice once, summed over the batch.
+Optimizers square slices before duplicates are merged, so it matters which slices there are. Where indices come from
+the batch, one process has the slices of all ranks. Where they don't (positions), it has each slice once, summed over
+the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def summed(gradient: Any, world: Collectives, in_step: bool) -> Any:
 
 
 def _of_the_batch(indices: Any, world: Collectives, in_step: bool) -> bool:
-    """Whether indices depend on the rows of the batch: by their graph, or, eagerly, by not being the same everywhere."""
+    """Whether indices depend on the rows of the batch: by their graph, or, eagerly, by differing between ranks."""
     if tf.executing_eagerly():
         told = world.allgather_object(indices.numpy().tobytes())
         return any(other != told[0] for other in told)

@@ -1,7 +1,7 @@
 """Runs Keras' train, test and predict steps over the ranks. The seams are ``_make_function`` and friends.
 
-A step with Keras' own code only is given this rank's rows, and what depends on all rows is put right. A step with code of the user's
-is given the whole batch, and the calls of models in it are shared.
+A step with Keras' own code only is given this rank's rows, and what depends on all rows is put right. A step with
+code of the user's is given the whole batch, and the calls of models in it are shared.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -31,8 +32,8 @@ from obl_magic.worker.keras.shards import Shard, cut, own, whole
 from obl_magic.worker.keras.state import SharedState, variables_of
 
 _CALLS_ARE_SHARED = (
-    "the calls of {model} are shared over the ranks, rather than the data, since its steps hold more than Keras' own code "
-    "({why}): outside the calls every rank has the whole batch"
+    "the calls of {model} are shared over the ranks, rather than the data, since its steps hold more than Keras' own "
+    "code ({why}): outside the calls every rank has the whole batch"
 )
 
 
@@ -124,7 +125,7 @@ class SharedSteps:
         def whole_step(data: Any) -> Any:
             shard = _whole_shard(data)
             self._same.saw(shard.mark)
-            return step(shard.data)
+            return tf.nest.map_structure(_read, step(shard.data))
 
         return whole_step
 
@@ -267,6 +268,11 @@ def _whole_shard(data: Any) -> Shard:
     return whole(tree.map_structure(own, tensors))._replace(mark=marked(nothing_read(), tensors))
 
 
+def _read(value: Any) -> Any:
+    """What a variable holds, as a traced step would return it; anything else as it is."""
+    return tf.convert_to_tensor(value) if isinstance(value, (tf.Variable, keras.Variable)) else value
+
+
 def _tensors(data: Any) -> Any:
     return tree.map_structure(lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data)
 
@@ -297,9 +303,19 @@ def build_if_possible(model: Any, spec: Any) -> None:
     if any(isinstance(leaf, tf.TensorSpec) and leaf.shape.rank is None for leaf in leaves):
         return
     try:
-        model._symbolic_build(data_batch=tree.map_structure(_any_batch, spec))
+        _as_keras_builds(
+            model, lambda: model._symbolic_build(data_batch=tree.map_structure(_any_batch, spec))
+        )
     except Exception:
         return
+
+
+def _as_keras_builds(model: Any, build: Callable[[], None]) -> None:
+    """Builds while a function is traced, as Keras does unless it runs eagerly; what building assigns is then lost."""
+    if model.run_eagerly or tf.config.functions_run_eagerly():
+        build()
+    else:
+        tf.function(build, autograph=False).get_concrete_function()
 
 
 def _any_batch(leaf: Any) -> Any:

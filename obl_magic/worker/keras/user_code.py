@@ -1,4 +1,4 @@
-"""Says what in a compiled model is not Keras' own, or not known to treat each row by itself: it decides how steps are shared.
+"""Says what in a compiled model is more than Keras' own code for each row by itself: it decides how steps are shared.
 
 With Keras' own code only, the data of a step are shared. With anything named here, the model's calls are.
 """
@@ -37,7 +37,7 @@ def told(found: list[str]) -> str:
 def _of_steps(model: Any) -> Iterator[str]:
     for name in _STEPS:
         method = getattr(model, name, None)
-        if method is not None and not _of_keras(getattr(method, "__func__", method)):
+        if method is not None and not of_keras(getattr(method, "__func__", method)):
             yield f"the {name} of {type(model).__name__}"
 
 
@@ -50,7 +50,7 @@ def _of_layers(model: Any) -> Iterator[str]:
         if callable(activation) and not _of_libraries(activation):
             yield f"the activation of {layer.name!r}"
         regularizer = layer.activity_regularizer
-        if regularizer is not None and not _of_keras(type(regularizer)):
+        if regularizer is not None and not of_keras(type(regularizer)):
             yield f"the activity regularizer of {layer.name!r}"
         if _on_first_axis(layer):
             yield f"{kind} {layer.name!r} over the batch's axis"
@@ -69,16 +69,16 @@ def _of_graph(model: Any) -> Iterator[str]:
 
 
 def _of_compiling(model: Any) -> Iterator[str]:
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)
     for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-        if one is not None and not _of_keras(type(one)):
+        if one is not None and not of_keras(type(one)):
             yield f"the optimizer {type(one).__name__}"
     if not getattr(model, "compiled", False):
         return
     for loss in tree.flatten(getattr(model._compile_loss, "_user_loss", None)):
         if isinstance(loss, str) or loss is None:
             continue
-        if isinstance(loss, _ACROSS_ROWS) or not _of_keras(_function_of(loss, LossFunctionWrapper, "fn")):
+        if isinstance(loss, _ACROSS_ROWS) or not of_keras(_function_of(loss, LossFunctionWrapper, "fn")):
             yield f"the loss {_name(loss)}"
     compiled = model._compile_metrics
     given = [
@@ -89,7 +89,7 @@ def _of_compiling(model: Any) -> Iterator[str]:
     for metric in _leaves(given):
         if isinstance(metric, str) or metric is None:
             continue
-        if not _of_keras(_function_of(metric, MeanMetricWrapper, "_fn")):
+        if not of_keras(_function_of(metric, MeanMetricWrapper, "_fn")):
             yield f"the metric {_name(metric)}"
 
 
@@ -104,7 +104,7 @@ def _leaves(metrics: list[Any]) -> Iterator[Any]:
 
 def _function_of(thing: Any, wrapper: type, name: str) -> Any:
     """What computes a loss or a metric: the function it wraps, its class, or itself."""
-    if type(thing) is wrapper or (isinstance(thing, wrapper) and _of_keras(type(thing))):
+    if type(thing) is wrapper or (isinstance(thing, wrapper) and of_keras(type(thing))):
         return getattr(thing, name)
     return type(thing) if isinstance(thing, (keras.Loss, keras.Metric)) else thing
 
@@ -112,18 +112,19 @@ def _function_of(thing: Any, wrapper: type, name: str) -> Any:
 def _calls_of_keras(layer: Any) -> bool:
     """Whether calling a layer runs Keras' own code; a class of the user's may inherit all of it."""
     return all(
-        _of_keras(getattr(type(layer), name, None)) for name in ("call", "__call__", "add_loss", "build")
+        of_keras(getattr(type(layer), name, None)) for name in ("call", "__call__", "add_loss", "build")
     )
 
 
 def _on_first_axis(layer: Any) -> bool:
-    if not _of_keras(type(layer)) or isinstance(layer, keras.layers.Normalization):
+    if not of_keras(type(layer)) or isinstance(layer, keras.layers.Normalization):
         return False
     axes = getattr(layer, "axis", None) if hasattr(layer, "axis") else getattr(layer, "axes", None)
     return any(axis == 0 for axis in tree.flatten(axes) if isinstance(axis, int))
 
 
-def _of_keras(thing: Any) -> bool:
+def of_keras(thing: Any) -> bool:
+    """Whether a class, function or method is Keras' own."""
     return str(getattr(thing, "__module__", "")).split(".")[0] == "keras"
 
 
