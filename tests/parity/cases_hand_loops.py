@@ -700,7 +700,7 @@ def loop_keeping_its_best_model():
     x, y = diabetes(128)
     train = tf.data.Dataset.from_tensor_slices((x, y)).batch(32, drop_remainder=True).repeat()
     model = keras.Sequential([keras.Input((10,)), layers.Dense(1)])
-    optimizer, best, kept, curve = keras.optimizers.SGD(0.7), np.inf, None, []
+    optimizer, best, kept, curve = keras.optimizers.SGD(0.1), np.inf, None, []
     for number, (xb, yb) in enumerate(train):
         if number == 9:
             break

@@ -35,6 +35,7 @@ THEMES = (
     "chance",
     "mixing_rows",
     "reported",
+    "examples",
     "earlier_cells",
 )
 LIMIT_S = 90.0

@@ -12,6 +12,7 @@ scaling.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,9 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from tensorflow.python.ops.parallel_for import control_flow_ops
 
 from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras import rows, slices
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras import slices
 from obl_magic.worker.keras.patching import Patches
-from obl_magic.worker.keras.rows import mean_over_ranks
 from obl_magic.worker.keras.waiting import WaitClock
 
 
@@ -87,11 +87,39 @@ class GradientReducer:
         return apply
 
     def _taped(self, original: Any) -> Any:
-        def gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
-            found = original(tape, target, sources, *args, **kwargs)
-            return self._mean(found, sources) if self._may_hold_parts() else found
+        @functools.wraps(original)
+        def gradient(
+            tape: Any, target: Any, sources: Any, output_gradients: Any = None,
+            unconnected_gradients: Any = tf.UnconnectedGradients.NONE,
+        ) -> Any:  # fmt: skip
+            if not self._may_hold_parts():
+                return original(tape, target, sources, output_gradients, unconnected_gradients)
+            each = enumerate(map(rows.gathered_from, tf.nest.flatten(sources)))
+            inner = {i: of for i, of in each if of is not None}
+            if not inner:
+                found = original(tape, target, sources, output_gradients, unconnected_gradients)
+                return self._mean(found, sources)
+            asked = [sources, [own for own, _ in inner.values()]]
+            found, of_own = original(tape, target, asked, output_gradients)
+            return self._mean(
+                self._through_calls(found, sources, of_own, inner, unconnected_gradients), sources
+            )
 
         return gradient
+
+    def _through_calls(
+        self, found: Any, sources: Any, of_own: Sequence[Any], inner: Any, unconnected: Any
+    ) -> Any:
+        """Gradients for outputs of a shared call that other outputs came from: inside the call they were own rows."""
+        flat = tf.nest.flatten(found)
+        for (i, (_, part)), gradient in zip(inner.items(), of_own, strict=True):
+            if gradient is not None:
+                whole = rows.all_rows(gradient, part, self._world)
+                flat[i] = whole / tf.cast(self._world.size, whole.dtype)
+        if tf.UnconnectedGradients(unconnected) == tf.UnconnectedGradients.ZERO:
+            owners = tf.nest.flatten(sources)
+            flat = [tf.zeros_like(s) if g is None else g for g, s in zip(flat, owners, strict=True)]
+        return tf.nest.pack_sequence_as(sources, flat)
 
     def _jacobian(self, original: Any) -> Any:
         """Exchanges cannot be vectorised, so rows of a Jacobian are taken one after another."""
@@ -120,7 +148,7 @@ class GradientReducer:
         places = [i for i, s in enumerate(owners) if _is_variable(s) and flat[i] is not None]
         dense = [i for i in places if not isinstance(flat[i], tf.IndexedSlices)]
         means = self.clock.timed(
-            lambda tensors: mean_over_ranks(tensors, self._world), [flat[i] for i in dense]
+            lambda tensors: rows.mean_over_ranks(tensors, self._world), [flat[i] for i in dense]
         )
         for i, mean in zip(dense, means, strict=True):
             flat[i] = mean
@@ -174,23 +202,23 @@ def _one_after_another() -> Iterator[None]:
         control_flow_ops.pfor = vectorised
 
 
-def _in_turn(row: Callable[[Any], Any], rows: Any, *_: Any, **__: Any) -> Any:
+def _in_turn(row: Callable[[Any], Any], count: Any, *_: Any, **__: Any) -> Any:
     """As ``pfor``: the function's results for 0, 1, … stacked. It is traced once: a tape may be asked but once."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(False)
     try:
-        return tf.function(_loop, autograph=False)(row, rows)
+        return tf.function(_loop, autograph=False)(row, count)
     finally:
         tf.config.run_functions_eagerly(before)
 
 
-def _loop(row: Callable[[Any], Any], rows: Any) -> Any:
+def _loop(row: Callable[[Any], Any], count: Any) -> Any:
     traced = tf.function(row, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
     found = traced.structured_outputs
     flat = [leaf for leaf in tf.nest.flatten(found) if leaf is not None]
     stacked = tf.map_fn(
         lambda i: [leaf for leaf in tf.nest.flatten(traced(i)) if leaf is not None],
-        tf.range(tf.cast(rows, tf.int32)),
+        tf.range(tf.cast(count, tf.int32)),
         parallel_iterations=1,
         fn_output_signature=[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in flat],
     )

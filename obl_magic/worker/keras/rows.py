@@ -20,6 +20,7 @@ from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.scope import RowScope
 from obl_magic.worker.keras.shards import bounds, rows_of
 
+_GATHERED = "_obl_gathered"
 MARK = "obl_rows"
 """Name of the operations by which rows enter a call: what does not depend on one does not depend on the batch."""
 
@@ -114,11 +115,18 @@ def all_rows(own: Any, part: Division, world: Collectives) -> Any:
 
         return whole, back
 
-    whole = gather(tf.convert_to_tensor(own))
+    own = tf.convert_to_tensor(own)
+    whole = gather(own)
+    setattr(whole, _GATHERED, (own, part))
     mask = backend.get_keras_mask(own)
     if mask is not None:
         backend.set_keras_mask(whole, all_rows(mask, part, world))
     return whole
+
+
+def gathered_from(whole: Any) -> tuple[Any, Division] | None:
+    """The own rows that :func:`all_rows` has gathered into a tensor, and their division; None for any other tensor."""
+    return getattr(whole, _GATHERED, None)
 
 
 def scalar_over_ranks(value: Any, share: Any, world: Collectives) -> Any:
