@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.lines import argument_value
+from obl_magic.lines import argument_value, verify_value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,12 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--warmup-epochs", type=int, metavar="K", help="epochs until the scaled rate")
     add.add_argument(
         "--sync-batchnorm",
-        action="store_true",
-        default=None,
-        help="batch normalisation over the global batch",
+        action=argparse.BooleanOptionalAction,
+        help="batch normalisation over the global batch (the default)",
     )
     add.add_argument(
-        "--verify", nargs="?", type=int, const=3, metavar="STEPS", help="compare steps with one rank first"
+        "--verify",
+        nargs="?",
+        type=verify_value,
+        const=3,
+        metavar="auto|off|STEPS",
+        help="whether steps prove themselves, or compare so many with one rank first",
     )
     add.add_argument("--timeout", type=float, metavar="S", help="seconds until the run is stopped")
     add.add_argument(

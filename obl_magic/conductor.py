@@ -26,12 +26,10 @@ from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.parity import ParityReport, report_of
 from obl_magic.payload import files
-from obl_magic.request import checked_options, checked_settings, engine_for
+from obl_magic.request import VERIFY_STEPS, checked_options, checked_settings, checked_verify, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
 from obl_magic.values import Captured, CarriedGenerators, CellSource, Job, Options
-
-VERIFY_STEPS = 3
 
 
 def run(
@@ -44,7 +42,7 @@ def run(
     lr_scale: str = "none",
     warmup_epochs: int = 0,
     sync_batchnorm: bool = True,
-    verify: int | bool = False,
+    verify: str | int | bool = "auto",
     seed: int | None = None,
     timeout: float | None = None,
     stall_timeout: float | None = None,
@@ -73,9 +71,11 @@ def run(
         lr_scale: with per-worker batches, the learning rate times the world's size (``linear``), its square root
             (``sqrt``) or nothing (``none``); Goyal et al., 2017.
         warmup_epochs: epochs over which the scaled rate is reached.
-        sync_batchnorm: batch normalisation over the global batch, exactly.
-        verify: before training, compare that many steps (True: 3) on one rank and on ``workers``; refuse to go on
-            when they differ. See :func:`obl_magic.verify`.
+        sync_batchnorm: batch normalisation takes its moments over the global batch, as one process does; False: each
+            rank over its own rows, which is said.
+        verify: ``auto``: steps that contain code of the user's prove themselves at their calls 1, 2, 4, 8, …; ``off``:
+            they don't. A number: before training, compare that many steps (True: 3) on one rank and on ``workers``
+            too, and refuse to go on when they differ. See :func:`obl_magic.verify`.
         seed: base seed of every random number; recorded in the run in any case.
         timeout: deadline for the whole run in seconds.
         stall_timeout: seconds without progress (no step, no number, no rank that comes up or returns) after which
@@ -102,7 +102,8 @@ def run(
         BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
     """
     __tracebackhide__ = True
-    settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+    prove, compared_steps = checked_verify(verify)
+    settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm, prove)
     options = checked_options(
         workers, engine, settings, seed, timeout, stall_timeout, retries, show_ranks, quiet
     )
@@ -112,9 +113,8 @@ def run(
     call = Call(fn, {**taken.args, **dict(args or {})}, provide, namespace, cells)
     if taken.weights is not None:
         options = replace(options, settings=replace(options.settings, init_from=str(taken.weights)))
-    if verify:
-        shown_steps = VERIFY_STEPS if verify is True else verify
-        report = compare(call, options, shown_steps)
+    if compared_steps:
+        report = compare(call, options, compared_steps)
         if not quiet:
             show_table(report.text(), report.html())
         report.check()

@@ -143,6 +143,6 @@ class NotTheSame(OblError):
     def __str__(self) -> str:
         return (
             f"{self.quantity} differs between one rank and several by {self.difference:.2e} ({self.where}), more than "
-            f"{self.tolerance:.0e}; do: see docs/transparency.md for what cannot be exact (batch normalisation: "
-            "--sync-batchnorm; unseeded random numbers: draw them from Keras), or run without --verify"
+            f"{self.tolerance:.0e}; do: see docs/transparency.md for what cannot be exact (random numbers: draw them "
+            "from Keras, with a seed; batch normalisation: without --no-sync-batchnorm), or run without --verify"
         )

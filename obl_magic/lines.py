@@ -217,10 +217,15 @@ def argument_value(text: str) -> tuple[str, Any]:
         ) from None
 
 
+def verify_value(text: str) -> str | int:
+    """What was typed after ``--verify``: a number of steps, or a word."""
+    return int(text) if text.isdigit() else text
+
+
 _OF_STUDIES = ("maximize", "minimize")
 _OF_SEARCHES = ("search", "space", "trials", "sampler", "pruner")
 _OF_ABLATIONS = ("ablate", "study")
-_OF_RUNS = ("verify", "retries")
+_OF_RUNS = ("retries",)
 
 
 def kind_of(options: Any) -> str:

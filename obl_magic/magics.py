@@ -6,6 +6,7 @@ import ast
 import keyword
 import linecache
 import re
+from argparse import BooleanOptionalAction
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -40,10 +41,18 @@ class ObliviousMagics(Magics):
     )
     @argument("--warmup-epochs", type=int, default=0, help="epochs until the scaled rate: --warmup-epochs 5")
     @argument(
-        "--sync-batchnorm", action="store_true", help="batch norm over the global batch: --sync-batchnorm"
+        "--sync-batchnorm",
+        action=BooleanOptionalAction,
+        default=True,
+        help="batch norm over the global batch, the default: --no-sync-batchnorm",
     )
     @argument(
-        "--verify", nargs="?", type=int, const=3, default=0, help="compare steps with one rank: --verify 3"
+        "--verify",
+        nargs="?",
+        type=lines.verify_value,
+        const=3,
+        default="auto",
+        help="do steps prove themselves, auto or off; or compare so many with one rank: --verify 3",
     )
     @argument(
         "--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1"
@@ -148,9 +157,9 @@ class ObliviousMagics(Magics):
             finished = _CONDUCTS[kind](function, options, self._shell.user_ns, {
                 "workers": options.workers, "args": arguments, "engine": options.engine, "batch": options.batch,
                 "lr_scale": options.lr_scale, "warmup_epochs": options.warmup_epochs,
-                "sync_batchnorm": options.sync_batchnorm, "seed": options.seed, "timeout": options.timeout,
-                "stall_timeout": options.stall_timeout, "params": options.params, "init_from": options.init_from,
-                "quiet": options.quiet, "background": options.background, "namespace": self._shell.user_ns,
+                "sync_batchnorm": options.sync_batchnorm, "verify": options.verify, "seed": options.seed,
+                "timeout": options.timeout, "stall_timeout": options.stall_timeout, "params": options.params,
+                "init_from": options.init_from, "quiet": options.quiet, "background": options.background, "namespace": self._shell.user_ns,
                 "cells": self._cell,
             })  # fmt: skip
         except BaseException as error:
@@ -178,7 +187,7 @@ def _run(function: Any, options: Any, names: dict[str, Any], shared: dict[str, A
     from obl_magic.conductor import run
 
     return run(
-        function, verify=options.verify, retries=options.retries, resume=options.resume,
+        function, retries=options.retries, resume=options.resume,
         show_ranks=options.show_ranks, **shared,
     )  # fmt: skip
 

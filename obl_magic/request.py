@@ -7,12 +7,36 @@ from collections.abc import Sequence
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import UsageProblem
 from obl_magic.library_settings import generators
-from obl_magic.values import DEFAULT_SEED, LR_SCALES, Options, Settings
+from obl_magic.values import DEFAULT_SEED, LR_SCALES, PROVES, Options, Settings
 
 BATCHES = ("global", "per-worker")
+VERIFY_STEPS = 3
+"""What ``--verify`` without a number compares."""
 
 
-def checked_settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool) -> Settings:
+def checked_verify(verify: str | int | bool, steps: bool = True) -> tuple[bool, int]:
+    """Whether steps prove themselves, and how many steps are compared with one rank's before training.
+
+    Args:
+        verify: ``auto``, ``off`` or a number of steps; True stands for three. steps: a number makes sense here.
+
+    Raises:
+        UsageProblem: it is none of these.
+    """
+    if verify in PROVES or verify is False:
+        return verify != "off", 0
+    if not steps:
+        raise UsageProblem(
+            f"verify={verify!r} for a search or an ablation", "auto or off", "verify one run: --verify 3"
+        )
+    if not isinstance(verify, int) or verify < 1:
+        raise UsageProblem(f"verify={verify!r}", "auto, off or a number of steps, 1 or more", "--verify 3")
+    return True, VERIFY_STEPS if verify is True else verify
+
+
+def checked_settings(
+    batch: str, lr_scale: str, warmup_epochs: int, sync_batchnorm: bool, prove: bool = True
+) -> Settings:
     """How Keras is to be made oblivious, if what was asked for makes sense; else UsageProblem."""
     if batch not in BATCHES:
         raise UsageProblem(f"batch {batch!r}", " or ".join(BATCHES), "--batch global")
@@ -30,7 +54,7 @@ def checked_settings(batch: str, lr_scale: str, warmup_epochs: int, sync_batchno
             "them only where the global batch grows with the world",
             "--batch per-worker --lr-scale linear --warmup-epochs 5",
         )
-    return Settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+    return Settings(batch, lr_scale, warmup_epochs, sync_batchnorm, prove)
 
 
 def checked_options(

@@ -59,6 +59,7 @@ def run(
     lr_scale: str = "none",
     warmup_epochs: int = 0,
     sync_batchnorm: bool = True,
+    verify: str = "auto",
     init_from: str = "",
     show_ranks: Collection[int] = (0,),
 ) -> Any:
@@ -70,7 +71,7 @@ def run(
         args: arguments by name; ``...`` stands for the payload's.
         provide: values for parameters without default; ``...`` stands for the payload's.
         needs: global names of the function that come from the payload.
-        seed, engine, batch, lr_scale, warmup_epochs, sync_batchnorm: as for :func:`obl_magic.run`.
+        seed, engine, batch, lr_scale, warmup_epochs, sync_batchnorm, verify: as for :func:`obl_magic.run`.
         init_from: file of initial weights, or "". show_ranks: ranks whose prints are shown.
 
     Returns:
@@ -92,7 +93,7 @@ def run(
             original = function
     else:
         original = function
-    settings = Settings(batch, lr_scale, warmup_epochs, sync_batchnorm, init_from=init_from)
+    settings = Settings(batch, lr_scale, warmup_epochs, sync_batchnorm, verify != "off", init_from=init_from)
     job = Job(
         name=original.__name__, digest="", source="", payload=b"", args=given, sources=sources, seed=seed,
         settings=settings, engine="alone" if me.size == 1 else engine, run_dir="",

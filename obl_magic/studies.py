@@ -17,7 +17,7 @@ from obl_magic.display.studies import StudyDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
-from obl_magic.request import checked_options, checked_settings, checked_whole
+from obl_magic.request import checked_options, checked_settings, checked_verify, checked_whole
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.objective import Objective, checked_objective
@@ -53,6 +53,7 @@ def search(
     lr_scale: str = "none",
     warmup_epochs: int = 0,
     sync_batchnorm: bool = True,
+    verify: str = "auto",
     seed: int | None = None,
     timeout: float | None = None,
     stall_timeout: float | None = None,
@@ -80,7 +81,7 @@ def search(
         workers: ranks of all trials together; None: one trial after another in this process.
         workers_per_trial: ranks of one trial. keep_weights: of how many trials, the best, weights are kept.
         resume: an earlier search, by its id or its ``out``: go on with it; what is not said is as it was there.
-        params, init_from, args, engine, batch, lr_scale, warmup_epochs, sync_batchnorm, stall_timeout, quiet,
+        params, init_from, args, engine, batch, lr_scale, warmup_epochs, sync_batchnorm, verify, stall_timeout, quiet,
             provide, namespace, cells: as for :func:`obl_magic.run`, for each trial.
         seed: base seed of the search; a trial's is ``seed + number``.
         timeout: deadline for the whole search in seconds. background: return at once with a live study.
@@ -115,7 +116,7 @@ def search(
     trials = checked_whole("trials", was.get("trials", TRIALS) if trials is None else trials, 1)
     keep_weights = checked_whole("keep_weights", keep_weights, 0)
     settings = replace(
-        checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm),
+        checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm, checked_verify(verify, steps=False)[0]),
         keep_weights=keep_weights > 0, keep_weights_of=objective.quantity,
         keep_largest=objective.direction == "maximize",
     )  # fmt: skip
@@ -164,6 +165,7 @@ def ablate(
     lr_scale: str = "none",
     warmup_epochs: int = 0,
     sync_batchnorm: bool = True,
+    verify: str = "auto",
     seed: int | None = None,
     timeout: float | None = None,
     stall_timeout: float | None = None,
@@ -189,7 +191,7 @@ def ablate(
         maximize, minimize: the quantity to compare, as for :func:`search`.
         repeats: how often each run is made, with other seeds.
         workers, workers_per_trial, params, init_from, args, engine, batch, lr_scale, warmup_epochs, sync_batchnorm,
-            seed, timeout, stall_timeout, quiet, background, provide, namespace, cells, display, out: as for
+            verify, seed, timeout, stall_timeout, quiet, background, provide, namespace, cells, display, out: as for
             :func:`search`.
 
     Returns:
@@ -205,7 +207,9 @@ def ablate(
     objective = checked_objective(maximize, minimize)
     asked = parse_components(study)
     repeats = checked_whole("repeats", repeats, 1)
-    settings = checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm)
+    settings = checked_settings(
+        batch, lr_scale, warmup_epochs, sync_batchnorm, checked_verify(verify, steps=False)[0]
+    )
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
     taken = inherited(params, init_from, namespace)
     base = {**taken.args, **dict(args or {})}

@@ -13,6 +13,9 @@ DEFAULT_SEED = 0
 RESERVED = ("reporter", "hparams")
 """Parameters that are filled where the function runs rather than from the notebook."""
 
+PROVES = ("auto", "off")
+"""Whether steps with code of the user's prove themselves, as users spell it."""
+
 LR_SCALES: dict[str, Callable[[int], float]] = {"none": lambda size: 1.0, "linear": float, "sqrt": math.sqrt}
 """By what a learning rate is multiplied where the global batch is ``size`` times the code's."""
 

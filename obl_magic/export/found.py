@@ -95,7 +95,7 @@ def _gone(run: Run, why: str) -> UsageProblem:
 def _settings(run: Run) -> Settings:
     """How its ranks made Keras oblivious, without what belongs to one run."""
     told = run._manifest["options"]["settings"]
-    kept = ("batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "init_from")
+    kept = ("batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "prove", "init_from")
     return Settings(**{name: told[name] for name in kept if name in told})
 
 

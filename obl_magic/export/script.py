@@ -106,6 +106,8 @@ def _call(
         for name in ("lr_scale", "warmup_epochs", "sync_batchnorm")
         if getattr(ours, name) != getattr(usual, name)
     ]
+    if not ours.prove:
+        less_usual.append(('verify="off",', ""))
     lines = [
         (f"{named},", ""),
         ("script=__file__,", ""),

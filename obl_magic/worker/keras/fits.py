@@ -158,7 +158,7 @@ class Fits:
                 "batchnorm",
                 f"batch normalisation ({', '.join(names)}) trains on each rank's own part of the batch, and its moving "
                 "statistics are averaged at the end of every epoch: not the single process's numbers "
-                "(--sync-batchnorm makes them so)",
+                "(without --no-sync-batchnorm they are)",
             )
 
     def _epoch_begin(self, original: Any) -> Any:
