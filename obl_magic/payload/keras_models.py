@@ -90,6 +90,8 @@ def _remake(
         )
     for variable, array in zip(obj.weights, weights, strict=True):
         variable.assign(array)
+    for layer, config in zip(_family(obj), builds, strict=False):
+        layer.built = layer.built or config is not None
     if compiled is not None:
         with contextlib.suppress(Exception):  # it predicts all the same
             _compile(obj, *compiled)

@@ -362,6 +362,25 @@ def pydataset_with_workers():
     return {"history": h.history, "weights": model.get_weights()}
 
 
+class NoisyWineBatches(WineBatches):
+    """Adds noise that the number of the batch decides."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + np.random.default_rng(index).normal(0, 0.3, x.shape), y
+
+
+def pydataset_drawing_by_its_index():
+    keras.utils.set_random_seed(39)
+    x, y = wine(120)
+    model = keras.Sequential([keras.Input((x.shape[1],)), layers.Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    h = model.fit(
+        NoisyWineBatches(x, y), epochs=2, validation_data=NoisyWineBatches(x[:40], y[:40]), verbose=0
+    )
+    return {"history": h.history, "weights": model.get_weights()}
+
+
 class EpochwiseBatches(keras.utils.PyDataset):
     """Starts somewhere else every epoch, and gives weights."""
 

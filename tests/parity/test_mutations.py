@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 WORKERS = 3
 IN_ORDER = ("arrays_in_order_last_batch_of_one", "dataset_batched")
 """Cases that no seed of a rank's own may change."""
+DRAWS = "pydataset_drawing_by_its_index"
 HANDFUL = (
     *IN_ORDER,
     "arrays_shuffled",
@@ -24,10 +25,20 @@ HANDFUL = (
     "curves_under_areas",
     "train_step_with_own_mean",
     "fewer_samples_than_ranks",
+    "retrieval_with_in_batch_negatives",
+    "mean_of_the_batch_taken_away",
+    "dropout_of_inputs_with_a_seed",
+    "slices_of_ones_own_array_in_a_pydataset",
+    DRAWS,
 )
 AT_LEAST = {
     "nothing reduced": {"arrays_shuffled", "dataset_batched", "train_step_with_own_mean"},
     "averaged, not weighted": {"arrays_in_order_last_batch_of_one", "fewer_samples_than_ranks"},
+    "gathered without gradient": {"retrieval_with_in_batch_negatives", "train_step_with_own_mean"},
+    "parts added twice": {"retrieval_with_in_batch_negatives", "train_step_with_own_mean"},
+    "every proof agrees": {"mean_of_the_batch_taken_away"},
+    "noise of each rank's own": {"dropout_of_inputs_with_a_seed"},
+    "slices borrow memory": {"slices_of_ones_own_array_in_a_pydataset"},
     "nothing sharded": {"arrays_shuffled", "loss_summed", "precision_and_recall"},
     "nothing sharded, but averaged": {"precision_and_recall"},
     "nothing broadcast": {"arrays_in_order_last_batch_of_one", "dataset_batched"},
@@ -56,6 +67,19 @@ def test_running_checksum_notices(fault: str, tmp_path: Path) -> None:
     broken = worlds.run(tmp_path, [IN_ORDER[1]], WORKERS, mutation=fault)
     errors = [outcome.get("error", "") for outcome in broken.by_case[IN_ORDER[1]].values()]
     assert all(error.startswith("RanksDiverged") for error in errors), errors
+
+
+def test_other_data_on_a_rank_is_refused(tmp_path: Path) -> None:
+    """Where ranks read other rows, no rank trains on them: the run says so by name."""
+    differ = worlds.run(tmp_path, [DRAWS], WORKERS, mutation="data differ")
+    errors = [outcome.get("error", "") for outcome in differ.by_case[DRAWS].values()]
+    assert all(error.startswith("NotOblivious: the ranks read different data") for error in errors), errors
+
+
+def test_notices_other_data(outcomes: Outcome, tmp_path: Path) -> None:
+    """Were they not compared, the numbers would be others."""
+    unseen = worlds.run(tmp_path, [DRAWS], WORKERS, mutation="data differ, unseen")
+    assert _noticed(outcomes(None), unseen) == {DRAWS}
 
 
 def _noticed(expected: worlds.Outcomes, got: worlds.Outcomes) -> set[str]:

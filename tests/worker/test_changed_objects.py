@@ -1,3 +1,4 @@
+# ruff: noqa: D103
 """Which of a notebook's objects a function has changed: named if it did, and only then."""
 
 from __future__ import annotations

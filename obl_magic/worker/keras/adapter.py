@@ -11,7 +11,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals
+from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals, seams
 from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.custom_loops import CustomLoops
 from obl_magic.worker.keras.fits import Fits
@@ -78,6 +78,7 @@ class Adapter:
     def enter(self) -> None:
         """Replaces what must be replaced."""
         refusals.check_backend()
+        seams.check()
         self._fits.install(self._patches)
         if self._world.size == 1:
             return

@@ -39,6 +39,12 @@ class CustomLoops:
     def _make(self, original: Any) -> Any:
         @functools.wraps(original)
         def __call__(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if not tf.executing_eagerly() or threading.current_thread() is not threading.main_thread():
+                return original(function, *args, **kwargs)
+            with self._calls.called():
+                return call(function, *args, **kwargs)
+
+        def call(function: Any, *args: Any, **kwargs: Any) -> Any:
             made = self._made.get(function, 0)
             if made < 0 or not self._is_step(function):
                 return original(function, *args, **kwargs)
@@ -58,10 +64,4 @@ class CustomLoops:
     def _is_step(self, function: Any) -> bool:
         """Whether code of the user's calls a function of the user's."""
         module = str(getattr(function._python_function, "__module__", "")).split(".")[0]
-        return (
-            module not in _LIBRARIES
-            and tf.executing_eagerly()
-            and scopes.may_share()
-            and not tf.config.functions_run_eagerly()
-            and threading.current_thread() is threading.main_thread()
-        )
+        return module not in _LIBRARIES and scopes.may_share() and not tf.config.functions_run_eagerly()

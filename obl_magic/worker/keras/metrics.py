@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.metrics.reduction_metrics import Mean, Sum
+from keras.src.metrics.reduction_metrics import Mean
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
@@ -46,7 +46,7 @@ def combine(world: Collectives, variables: Sequence[Any]) -> None:
 
 
 def install(patches: Patches) -> None:
-    """Weights a scalar given to ``Mean`` or ``Sum`` in a sharded step with this rank's share of the batch.
+    """Weights a scalar given to ``Mean`` in a sharded step with this rank's share of the batch.
 
     A scalar is a number about all rows that the rank has (the loss of one output, say); with the shares as weights the
     ranks' states sum to what one process would have counted.
@@ -62,7 +62,6 @@ def install(patches: Patches) -> None:
         return update_state
 
     patches.replace(Mean, "update_state", make)
-    patches.replace(Sum, "update_state", make)
 
 
 def _is_scalar(values: Any) -> bool:

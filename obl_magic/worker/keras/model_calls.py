@@ -77,13 +77,22 @@ class ModelCalls:
         self._calls: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._sent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._opened: list[_Opened] = []
-        self._proving = False
+        self._proving = self._called = False
         self.shared = 0
         self.seen = 0
 
     def install(self, patches: Patches) -> None:
         """Replaces the method."""
         patches.replace(Layer, "__call__", self._make)
+
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """Within it a traced function is called; what is traced without a call (to be exported) is traced whole."""
+        outer, self._called = self._called, True
+        try:
+            yield
+        finally:
+            self._called = outer
 
     @contextmanager
     def proving(self) -> Iterator[None]:
@@ -114,6 +123,7 @@ class ModelCalls:
     def _may_share(self, layer: Any, args: Any, kwargs: Any) -> bool:
         return (
             scopes.may_share()
+            and (self._called or tf.executing_eagerly())
             and threading.current_thread() is threading.main_thread()
             and _computes(layer)
             and not in_stateless_scope()

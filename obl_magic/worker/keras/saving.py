@@ -17,8 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.saving import saving_api
+from tensorflow.python.saved_model import save as saved_model
 
 from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.patching import Patches
 
 
@@ -41,7 +43,7 @@ class OneWriter:
             patches.replace(keras.Model, name, self._once)
         for function in (saving_api.save_model, saving_api.save_weights):
             patches.replace_function(function, self._once)
-        patches.replace(keras.export.ExportArchive, "write_out", self._once)
+        patches.replace_function(saved_model.save, self._folder_once)
         patches.replace(keras.Model, "load_weights", self._found_by_all)
         patches.replace_function(saving_api.load_weights, self._found_by_all)
         patches.replace_function(saving_api.load_model, self._model_found_by_all)
@@ -66,9 +68,21 @@ class OneWriter:
                 return original(model, filepath, *args, **kwargs)
             self._writing = True
             try:
-                return self._save(original, model, filepath, *args, **kwargs)
+                with scopes.entered(
+                    scopes.WHOLE
+                ):  # what is traced for one rank's file must not wait for the others
+                    return self._save(original, model, filepath, *args, **kwargs)
             finally:
                 self._writing = False
+
+        return save
+
+    def _folder_once(self, original: Any) -> Any:
+        once = self._once(original)
+
+        @functools.wraps(original)
+        def save(obj: Any, export_dir: Any, *args: Any, **kwargs: Any) -> Any:
+            return once(obj, export_dir, *args, **kwargs)
 
         return save
 
