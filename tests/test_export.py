@@ -109,12 +109,18 @@ def test_a_function_that_its_text_does_not_make_comes_from_the_payload(home: Pat
 
 def test_arguments_and_settings_are_those_of_the_run(home: Path) -> None:
     """Those that are not the usual ones are named."""
-    options = {"batch": "per-worker", "lr_scale": "sqrt", "warmup_epochs": 2, "sync_batchnorm": True}
+    options = {
+        "batch": "per-worker",
+        "lr_scale": "sqrt",
+        "warmup_epochs": 2,
+        "sync_batchnorm": False,
+        "verify": "off",
+    }
     done = run(exporting.rank, **options)
     export(done.id, "rank.py")
     call = Path("rank.py").read_text().partition("seed=")[2]
     expected = "0, engine='mpi', # under mpirun batch='per-worker', lr_scale='sqrt', warmup_epochs=2, "
-    assert " ".join(call.split()) == expected + "sync_batchnorm=True, )"
+    assert " ".join(call.split()) == expected + "sync_batchnorm=False, verify='off', )"
 
 
 # What it refuses

@@ -27,6 +27,7 @@ LOADED_BY = {
     "payload.loads": {
         "worker/receive.py": "the job, from the folder of the run that its kernel names",
         "worker/execute.py": "the function inside it, and the rank's own exception",
+        "worker/library_settings.py": "settings in the job, from the kernel's own libraries",
         "worker/keras/resuming.py": "a checkpoint that a rank of the same run wrote",
         "failures.py": "the exception of a rank",
         "payload/files.py": "for the callers below",
@@ -35,6 +36,7 @@ LOADED_BY = {
     },
     "files.load": {
         "runs.py": "the value of a rank",
+        "worker/execute.py": "the value that this rank has just written",
         "export/found.py": "the job of the user's own run",
         "standalone.py": "what lies beside the user's own script",
     },

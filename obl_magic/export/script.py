@@ -107,7 +107,7 @@ def _call(
         if getattr(ours, name) != getattr(usual, name)
     ]
     if not ours.prove:
-        less_usual.append(('verify="off",', ""))
+        less_usual.append(("verify='off',", ""))
     lines = [
         (f"{named},", ""),
         ("script=__file__,", ""),

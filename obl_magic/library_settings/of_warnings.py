@@ -14,6 +14,8 @@ _ADDED_BY = re.compile(
     r"scipy|numpy|urllib3|requests|sklearn|pandas|matplotlib|IPython|ipykernel|traitlets|jupyter|zmq|tornado|joblib|"
     r"the matrix subclass|Trio's signal|size changed, may indicate"
 )
+_OWN_CATEGORIES = re.compile(r"urllib3|requests|IPython|ipykernel|traitlets|jupyter|zmq|tornado")
+"""Libraries that set filters for warnings of their own; scikit-learn's, say, are filtered by users."""
 _PYTHONS = (
     ("default", None, "builtins:DeprecationWarning", "__main__", 0),
     ("ignore", None, "builtins:DeprecationWarning", None, 0),
@@ -121,9 +123,6 @@ def _compiled(pattern: Any) -> Any:
 
 def _of_a_library(each: _Filter) -> bool:
     _, message, category, module, _ = each
-    texts = (message, category, module)
-    return any(
-        _ADDED_BY.search(text if isinstance(text, str) else text[0])
-        for text in texts
-        if isinstance(text, (str, tuple))
-    )
+    texts = [text[0] if isinstance(text, tuple) else text or "" for text in (message, module)]
+    of_its_own = isinstance(category, str) and _OWN_CATEGORIES.match(category)
+    return bool(of_its_own) or any(map(_ADDED_BY.search, texts))

@@ -142,8 +142,9 @@ def data_parts(value: Any, limit: int | None = None) -> Parts:
         limit: largest number of elements to look at.
     """
     if isinstance(value, dict):
-        parts = [(f"[{_short(key)}]", item) for key, item in list(value.items())[:limit]]
-        return parts + [("{key}", key) for key in list(value)[:limit] if not isinstance(key, _ATOMS)]
+        items = list(dict.items(value))[:limit]  # a class of its own may refuse to tell
+        parts = [(f"[{_short(key)}]", item) for key, item in items]
+        return parts + [("{key}", key) for key, _ in items if not isinstance(key, _ATOMS)]
     if isinstance(value, (list, tuple, deque)):
         return _numbered(list(value)[:limit]) + _attributes(value)
     if isinstance(value, (set, frozenset)):

@@ -120,7 +120,7 @@ class WorldSeat:
         if status != "succeeded":
             self._channel = None
         if not pruned or status != "succeeded":
-            return status, error
+            return status, error.partition("\n")[0]  # one line of a table; the trial's log has the rest
         return ("failed", problem) if problem else ("pruned", "")
 
 

@@ -40,6 +40,8 @@ class ChangedObjects:
 
     def __init__(self, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
         self._function, self._given = function, given
+        self._own = (function.__module__,)
+        self._all = True
         self._before: dict[str, tuple[Any, _Mark]] = {}
         with contextlib.suppress(Exception):
             self._before = self._looked_at()
@@ -66,19 +68,26 @@ class ChangedObjects:
         """(the value, its mark) of each data object that the function reaches by a name, by path.
 
         Args:
-            only: of these, and of globals that the function has made; None: of all, until the time is up.
+            only: of these, and of those that are new; None: of all, until the time is up.
         """
         until = time.perf_counter() + LIMIT_S
         found: dict[str, tuple[Any, _Mark]] = {}
-        for reached in walk(self._function, dict(self._given), ()):  # type: ignore[arg-type]
+        for reached in walk(self._function, dict(self._given), self._own):  # type: ignore[arg-type]
             if reached.inside or is_code(reached.value) or reached.path in found:
                 continue
             if only is None and time.perf_counter() > until:
+                self._all = False
                 break
-            if only is None or reached.path in only or isinstance(reached.value, _ATOMS):
+            if only is None or reached.path in only or self._all:
                 with contextlib.suppress(Exception):
-                    found[reached.path] = (reached.value, mark(reached.value))
+                    found[reached.path] = (reached.value, self._mark(reached.value))
         return found
+
+    def _mark(self, value: Any) -> _Mark:
+        own = is_own_code(type(value), self._own) and not isinstance(value, (FunctionType, ModuleType))
+        return (
+            (type(value).__name__, mark(vars(value))) if own and hasattr(value, "__dict__") else mark(value)
+        )
 
 
 def sentence(names: tuple[str, ...]) -> str:
@@ -152,7 +161,12 @@ def _of_array(array: Any) -> _Mark:
 
 
 def _of_series(series: Any) -> _Mark:
-    return str(series.dtype), len(series), _of_array(series.to_numpy()), _of_array(series.index.to_numpy())
+    index = series.index
+    numbered = type(index).__name__ == "RangeIndex"  # as an array it would take as much memory as the column
+    return (
+        str(series.dtype), len(series), _of_array(series.to_numpy()),
+        str(index) if numbered else _of_array(index.to_numpy()),
+    )  # fmt: skip
 
 
 def _of_variables(value: Any) -> _Mark:

@@ -43,13 +43,19 @@ def in_force(carried: Iterable[CarriedSettings] = ()) -> Iterator[Callable[[], N
 
     with ExitStack() as stack:
 
-        def arrived(name: str) -> None:
+        def keep(name: str) -> None:
             with contextlib.suppress(Exception):
                 stack.callback(_quietly(LIBRARIES[name].keep()))
+
+        def arrived(name: str) -> None:
+            if name not in ADDED_TO:
+                keep(name)
             write(name)
             if name not in ADDED_TO:
                 again()
 
+        for name in ADDED_TO:  # Python's own, so they are there, and written with every library that comes
+            keep(name)
         for name, library in LIBRARIES.items():
             stack.callback(on_import(library.module, functools.partial(arrived, name)))
         yield again

@@ -44,7 +44,7 @@ def alone():
 @pytest.mark.slow
 def test_batch_normalisation_is_exact_when_it_is_synchronised(home, single):
     """Forward, backward and moving statistics over the global batch, with uneven last batches."""
-    run = obl_magic.run(trained.normalised, workers=3, engine="horovod", sync_batchnorm=True, quiet=True)
+    run = obl_magic.run(trained.normalised, workers=3, engine="horovod", quiet=True)
     same(single["normalised"], run.value)
     assert not any("batch normalisation" in note for note in run.notes)
 
@@ -52,20 +52,20 @@ def test_batch_normalisation_is_exact_when_it_is_synchronised(home, single):
 @pytest.mark.slow
 def test_batch_normalisation_names_its_deviation_when_it_is_not(home):
     """The run says which layers are not the single process's; its ranks still agree with each other."""
-    run = obl_magic.run(trained.normalised, workers=2, engine="mpi", quiet=True)
-    assert any("batch_normalization" in note and "--sync-batchnorm" in note for note in run.notes)
+    run = obl_magic.run(trained.normalised, workers=2, engine="mpi", sync_batchnorm=False, quiet=True)
+    assert any("batch_normalization" in note and "--no-sync-batchnorm" in note for note in run.notes)
     for mine, theirs in zip(run.values[0]["weights"], run.values[1]["weights"], strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.slow
 def test_a_hand_written_loop_over_dataset_fn_shares_the_rows_and_keeps_the_numbers(home, single):
-    """Losses, metrics and weights are those of one process; each row is seen by one rank."""
+    """Losses, metrics, rows counted by hand and weights are those of one process, on every rank."""
     run = obl_magic.run(trained.everything, workers=3, engine="mpi", quiet=True, seed=5)
     same(single["everything"]["by_hand"], run.value["by_hand"])
     same(single["everything"]["plain"], run.value["plain"])
     rows = [value["by_hand"]["rows"] for value in run.values]
-    assert sum(rows) == 2 * 331
+    assert rows == [2 * 331] * 3
     again = obl_magic.run(trained.everything, workers=3, engine="mpi", quiet=True, seed=5)
     for mine, theirs in zip(
         run.value["twice"][1]["weights"], again.value["twice"][1]["weights"], strict=True
@@ -136,9 +136,10 @@ def test_verify_says_the_same_numbers_and_lets_the_run_go_on(home, capsys):
 def test_verify_refuses_to_go_on_when_the_numbers_differ(home):
     """Unsynchronised batch normalisation is caught, with the quantity and the step."""
     with pytest.raises(NotTheSame, match=r"loss|accuracy") as caught:
-        obl_magic.run(trained.normalised, workers=2, engine="mpi", verify=True, quiet=True)
+        options = {"sync_batchnorm": False, "verify": True}
+        obl_magic.run(trained.normalised, workers=2, engine="mpi", quiet=True, **options)
     assert "step 1" in str(caught.value)
-    assert "--sync-batchnorm" in str(caught.value)
+    assert "without --no-sync-batchnorm" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def cut(data: Any, rank: int, size: int, owned: bool = False) -> Shard:
             :func:`unequal_rows`.
     """
     counts = _counts(data)
-    if not counts:
-        return whole(data)
+    if not counts:  # each rank counts it as one of as many as there are ranks
+        return Shard(tf.constant(1, tf.int32), tf.constant(size, tf.int32), data)
     total = counts[0]
     with tf.control_dependencies(_checks(counts)):
         total = tf.identity(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ WORLDS = [(2, "mpi"), (3, "mpi"), (2, "horovod")]
 
 
 @pytest.mark.parametrize(("workers", "engine"), WORLDS)
-def test_ranks_that_read_other_data_are_refused(workers: int, engine: str) -> None:
+def test_ranks_that_read_other_data_are_refused(home: Path, workers: int, engine: str) -> None:
     """Whatever kind of input it is, whatever reads it, on every rank, with the cure."""
     run = obl_magic.run(read_otherwise.refusals, workers=workers, engine=engine, quiet=True, timeout=600)
     for said in run.values:

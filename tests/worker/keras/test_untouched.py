@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import untouched
 
@@ -11,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("workers", "engine"), [(2, "mpi"), (3, "mpi"), (2, "horovod")])
-def test_no_array_of_the_users_is_written_to(workers: int, engine: str) -> None:
+def test_no_array_of_the_users_is_written_to(home: Path, workers: int, engine: str) -> None:
     """Batches that are slices of aligned arrays, in every way Keras takes them; and the numbers are one process's."""
     alone = untouched.untouched()
     assert not any(alone["changed"].values())
