@@ -135,8 +135,8 @@ def test_verify_says_the_same_numbers_and_lets_the_run_go_on(home, capsys):
 @pytest.mark.slow
 def test_verify_refuses_to_go_on_when_the_numbers_differ(home):
     """Unsynchronised batch normalisation is caught, with the quantity and the step."""
+    options = {"sync_batchnorm": False, "verify": True}
     with pytest.raises(NotTheSame, match=r"loss|accuracy") as caught:
-        options = {"sync_batchnorm": False, "verify": True}
         obl_magic.run(trained.normalised, workers=2, engine="mpi", quiet=True, **options)
     assert "step 1" in str(caught.value)
     assert "without --no-sync-batchnorm" in str(caught.value)
