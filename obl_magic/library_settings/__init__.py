@@ -2,7 +2,7 @@
 
 One literal table says for which libraries this is known, one file per library how its settings are read and written.
 The kernel reads them when it captures a function; a rank writes them as soon as the library is imported there, and
-whoever runs a job puts back what was before (docs/decisions/0011-settings-of-earlier-cells.md).
+whoever runs a job puts back what was before (docs/decisions/0012-settings-of-earlier-cells.md).
 """
 
 from __future__ import annotations
