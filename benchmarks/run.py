@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import overhead
+import own_step
 import planted
 import reuse
 import searching
@@ -31,6 +32,7 @@ from obl_magic.world import mpi
 BENCHMARKS = {
     "startup": startup.measure,
     "overhead": overhead.measure,
+    "own_step": own_step.measure,
     "tuned": tuned.measure,
     "searching": searching.measure,
     "planted": planted.measure,
