@@ -16,7 +16,7 @@ BINDER := cpu,search,demo,horovod-build
 UPGRADE := --upgrade
 UV_VERSION := 0.13.9
 UV := $(BUILD)/uv/bin/uv
-COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras $(UPGRADE) \
   --custom-compile-command "make lock"
 comma := ,
 
