@@ -6,21 +6,16 @@ generators. The first way to divide the call that agrees on every rank is taken;
 
 from __future__ import annotations
 
-import random
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
 from keras.src import backend
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-from tensorflow.python.eager import context as eager
 from tensorflow.python.eager import record
 
 from obl_magic.errors import NotOblivious, RanksDiverged
@@ -28,13 +23,10 @@ from obl_magic.worker.agreement import AttemptFailed
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import plans, rows
 from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.keras.alike import alike
+from obl_magic.worker.keras.call_state import State
 from obl_magic.worker.keras.plans import MEAN, OPENED, ROWS, SAME, SUM, Plan
 
-TOLERANCE = {tf.float16: 2e-2, tf.bfloat16: 5e-2, tf.float64: 1e-8}
-"""Of a tensor's largest number, that rounding may cost."""
-ROUNDING = 2e-4
-"""The same for float32."""
-TINY = 1e-7
 NO_PART = "cannot be given a part of the batch"
 _SENTENCE = 160
 """Characters of another library's sentence that are repeated in ours."""
@@ -116,15 +108,15 @@ def _attempt(
     except AttemptFailed as failed:
         return None, None, f"{NO_PART} ({_sentence(failed)})"
     leaves, whole = tree.flatten(own), tree.flatten(expected)
-    alike = len(leaves) == len(whole) and not any(_is_text(leaf) for leaf in leaves)
-    modes = tuple(_mode(mine, it, part) for mine, it in zip(leaves, whole, strict=True)) if alike else ()
-    if len(set(world.allgather_object((alike, modes)))) > 1 or not alike:
+    fits = len(leaves) == len(whole) and not any(_is_text(leaf) for leaf in leaves)
+    modes = tuple(_mode(mine, it, part) for mine, it in zip(leaves, whole, strict=True)) if fits else ()
+    if len(set(world.allgather_object((fits, modes)))) > 1 or not fits:
         return None, None, "returns what cannot be put together from parts of the batch"
     outputs = [
         rows.all_rows(mine, part, world) if mode == ROWS else mine
         for mine, mode in zip(leaves, modes, strict=True)
     ]
-    same = [_alike(a, b) for a, b in zip(outputs, whole, strict=True)]
+    same = [alike(a, b) for a, b in zip(outputs, whole, strict=True)]
     kinds, why = _losses(layer, losses_before, part, world, expected_losses)
     if not all(same):
         why = "mixes the rows of a batch, or draws random numbers that Keras does not know"
@@ -155,7 +147,7 @@ def _losses(
         own = losses[index]
         for kind in (ROWS,) if len(own.shape) else (MEAN, SUM):
             put = plans.together(own, kind, part, world)
-            if _alike(put, whole):
+            if alike(put, whole):
                 losses[index] = put
                 kinds.append(kind)
                 break
@@ -174,96 +166,6 @@ def _mode(mine: Any, whole: Any, part: Any) -> str:
 
 def _is_text(leaf: Any) -> bool:
     return tf.is_tensor(leaf) and leaf.dtype == tf.string
-
-
-def _alike(mine: Any, whole: Any) -> bool:
-    if isinstance(whole, tf.RaggedTensor):
-        same_rows = isinstance(mine, tf.RaggedTensor) and mine.nested_row_lengths().__len__() == len(
-            whole.nested_row_lengths()
-        )
-        return same_rows and _alike(mine.flat_values, whole.flat_values)
-    if not tf.is_tensor(whole):
-        return bool(whole is mine or type(whole) is type(mine))
-    if tuple(mine.shape) != tuple(whole.shape) or mine.dtype != whole.dtype:
-        return False
-    a, b = np.asarray(mine), np.asarray(whole)
-    if not whole.dtype.is_floating and not whole.dtype.is_complex:
-        return bool(np.array_equal(a, b))
-    if a.size == 0:
-        return True
-    a, b = (
-        a.astype(np.complex128 if whole.dtype.is_complex else np.float64),
-        b.astype(np.complex128 if whole.dtype.is_complex else np.float64),
-    )
-    finite = np.isfinite(b)
-    if not np.array_equal(finite, np.isfinite(a)):
-        return False
-    scale = np.max(np.abs(b[finite]), initial=0.0)
-    off = np.max(np.abs(a[finite] - b[finite]), initial=0.0)
-    return bool(off <= TOLERANCE.get(whole.dtype, ROUNDING) * scale + TINY)
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a call may change: variables that are not trained, and random generators.
-
-    Attributes:
-        variables: (variable, value) of each. generator: Keras' global one, or None where there is none yet.
-        python, numpy, tensorflow: states of their generators.
-    """
-
-    variables: list[tuple[Any, Any]]
-    generator: Any
-    python: Any
-    numpy: Any
-    tensorflow: Any
-
-    @classmethod
-    def of(cls, layer: Any) -> State:
-        """As it is now."""
-        generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
-        drawn = [] if generator is None else [generator.state]
-        found = {id(v): v for v in [*_changeable(layer), *drawn]}
-        return cls(
-            [(v, tf.identity(v.value if hasattr(v, "path") else v)) for v in found.values()],
-            generator,
-            random.getstate(),
-            np.random.get_state(),
-            eager.context()._rng.getstate() if eager.context()._rng is not None else None,
-        )
-
-    def restore(self, layer: Any) -> None:
-        """Puts everything back."""
-        for variable, value in self.variables:
-            variable.assign(value)
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, self.generator)
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        if self.tensorflow is not None:
-            eager.context()._rng.setstate(self.tensorflow)
-
-    def alike(self, other: State) -> bool:
-        """Whether another state of the same variables is the same up to rounding."""
-        if len(self.variables) != len(other.variables):
-            return False
-        pairs = zip(self.variables, other.variables, strict=True)
-        return all((a is b or self.generator is None) and _alike(x, y) for (a, y), (b, x) in pairs)
-
-
-def _changeable(layer: Any) -> list[Any]:
-    trained = {id(v) for v in layer.trainable_variables}
-    raw = [v for one in layer._flatten_layers() for v in _variables_in(list(vars(one).values()))]
-    held = [*layer.variables, *layer.metrics_variables]
-    return [*(v for v in held if id(v) not in trained), *raw]
-
-
-def _variables_in(value: Any) -> Iterator[Any]:
-    """Variables that a layer holds and Keras need not track, such as the state of a recurrent layer."""
-    if isinstance(value, (tf.Variable, keras.Variable)):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _variables_in(inner)
 
 
 def _build(original: Any, layer: Any, args: Any, kwargs: Any) -> None:
