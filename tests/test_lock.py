@@ -49,7 +49,7 @@ def extras_of(variable: str) -> str:
 def locked(path: Path) -> dict[str, list[Version]]:
     """The versions of each package in a lock; more than one where they depend on the Python."""
     found: dict[str, list[Version]] = {}
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", path.read_text(), re.M):
+    for name, version in re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", path.read_text(), re.M):
         found.setdefault(NAME.sub("-", name).lower(), []).append(Version(version))
     return found
 
@@ -70,7 +70,7 @@ def test_a_lock_fixes_each_package_to_its_bytes(path: Path) -> None:
     pinned = [block for block in blocks if not block.startswith("#")]
     assert len(pinned) > 50
     for block in pinned:
-        assert re.match(r"[\w.-]+==\S+", block), block
+        assert re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+", block), block
         assert "--hash=sha256:" in block
 
 

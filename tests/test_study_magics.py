@@ -124,7 +124,7 @@ def test_a_study_of_an_ablation_may_be_a_dict_of_the_notebook(kernel: Kernel) ->
         ('--search "x=float(0,1)"', "neither maximize nor minimize"),
         ('--search "x=float(0,1)" --minimize loss --sampler tpee', "sampler 'tpee'"),
         ('--search "x=float(0,1)" --minimize loss --ablate "flags=on"', "--search with --ablate"),
-        ('--search "x=float(0,1)" --minimize loss --verify', "--verify with a search or an ablation"),
+        ('--search "x=float(0,1)" --minimize loss --verify', "verify=3 for a search or an ablation"),
         (
             '--search "x=float(0,1)" --minimize loss --workers 1 --retries 2',
             "--retries with a search or an ablation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import itertools
 import sys
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -142,13 +143,13 @@ def data_parts(value: Any, limit: int | None = None) -> Parts:
         limit: largest number of elements to look at.
     """
     if isinstance(value, dict):
-        items = list(dict.items(value))[:limit]  # a class of its own may refuse to tell
+        items = list(itertools.islice(dict.items(value), limit))  # a class of its own may refuse to tell
         parts = [(f"[{_short(key)}]", item) for key, item in items]
         return parts + [("{key}", key) for key, _ in items if not isinstance(key, _ATOMS)]
     if isinstance(value, (list, tuple, deque)):
-        return _numbered(list(value)[:limit]) + _attributes(value)
+        return _numbered(itertools.islice(value, limit)) + _attributes(value)
     if isinstance(value, (set, frozenset)):
-        return [("{element}", item) for item in list(value)[:limit]]
+        return [("{element}", item) for item in itertools.islice(value, limit)]
     return _attributes(value)
 
 

@@ -73,11 +73,11 @@ class ChangedObjects:
         until = time.perf_counter() + LIMIT_S
         found: dict[str, tuple[Any, _Mark]] = {}
         for reached in walk(self._function, dict(self._given), self._own):  # type: ignore[arg-type]
-            if reached.inside or is_code(reached.value) or reached.path in found:
-                continue
             if only is None and time.perf_counter() > until:
                 self._all = False
                 break
+            if reached.inside or is_code(reached.value) or reached.path in found:
+                continue
             if only is None or reached.path in only or self._all:
                 with contextlib.suppress(Exception):
                     found[reached.path] = (reached.value, self._mark(reached.value))

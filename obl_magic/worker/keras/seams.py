@@ -6,6 +6,7 @@ steps sees to it that each is still called.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -250,8 +251,9 @@ def misfits() -> list[str]:
     return [f"{seam.owner.replace(':', '.')}.{seam.name} ({seam.why}): {how}" for seam, how in each if how]
 
 
+@functools.cache
 def check() -> None:
-    """Looks at every seam.
+    """Looks at every seam, once in a process: where a run is inside a run, the outer one has replaced them.
 
     Raises:
         SetupProblem: one of them is not as expected.

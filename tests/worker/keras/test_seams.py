@@ -90,6 +90,7 @@ def test_a_place_that_has_changed_is_refused(
     monkeypatch.setattr(
         seams, "SEAMS", [seams.Seam(owner, name, parameters, "gradients.py", "sums gradients")]
     )
+    seams.check.cache_clear()
     with pytest.raises(SetupProblem, match="is not what the ranks were made for") as caught:
         seams.check()
     assert f"BaseOptimizer.{name} (sums gradients)" in str(caught.value)
