@@ -158,7 +158,8 @@ class LaunchedRun:
         self._ledger.add(Ended(LAUNCHER, time.time(), status, error))
         self._ledger.close()
         self._ledger.folder.tidy()
-        self._done.set()
-        if self._stand_by and STANDBY.allowed:
-            with contextlib.suppress(OblError):  # the next run will say so itself
-                STANDBY.prepare(wanted(self._ranks, self._engine))
+        with STANDBY.lock:  # the next cell takes what is prepared here
+            self._done.set()
+            if self._stand_by and STANDBY.allowed:
+                with contextlib.suppress(OblError):  # the next run will say so itself
+                    STANDBY.prepare(wanted(self._ranks, self._engine))

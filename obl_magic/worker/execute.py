@@ -325,8 +325,12 @@ def within(seconds: float, do: Callable[[], _T]) -> _T | None:
             found.append(do())
 
     thread = threading.Thread(target=run, name="obl-within", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    try:
+        thread.start()
+    except RuntimeError:  # memory or threads have run out, which may be just what is told
+        run()
+    else:
+        thread.join(seconds)
     return found[0] if found else None
 
 

@@ -47,35 +47,37 @@ class Standby:
 
     Args:
         idle_s: seconds after which a world that nobody took is dropped.
+
+    Attributes:
+        lock: who holds it makes one step of several; all others wait until then.
+        allowed: whether runs prepare the next world.
     """
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self.allowed = os.environ.get("OBLIVIOUS_STANDBY", "") != "off"
         self._idle_s = idle_s
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._waiting: _Waiting | None = None
 
     @property
     def ranks(self) -> int:
         """How many ranks wait now; 0 for none."""
-        with self._lock:
+        with self.lock:
             return 0 if self._waiting is None else self._waiting.wanted.ranks
 
     def prepare(self, wanted: Wanted) -> bool:
         """Brings such a world up, in place of another that may wait; whether there is memory for it."""
-        with self._lock:
+        with self.lock:
             if self._waiting is not None and self._waiting.serves(wanted):
                 return True
-        self.drop()
-        if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
-            return False
-        try:
-            env = {**wanted.env, STANDS_BY: wanted.engine}
-            waiting = _Waiting(wanted, Channel(wanted.argv, env, wanted.cwd))
-        except SetupProblem:  # the next run will say so itself
-            return False
-        with self._lock:
-            self._waiting = waiting
+            self.drop()
+            if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
+                return False
+            try:
+                env = {**wanted.env, STANDS_BY: wanted.engine}
+                waiting = self._waiting = _Waiting(wanted, Channel(wanted.argv, env, wanted.cwd))
+            except SetupProblem:  # the next run will say so itself
+                return False
         threading.Thread(target=self._look_after, args=(waiting,), name="obl-standby", daemon=True).start()
         return True
 
@@ -96,7 +98,7 @@ class Standby:
 
     def _give_up(self, only: _Waiting | None = None) -> _Waiting | None:
         """The waiting world, or only this one, which is nobody's from now on."""
-        with self._lock:
+        with self.lock:
             waiting = self._waiting
             if waiting is None or only not in (None, waiting):
                 return None
