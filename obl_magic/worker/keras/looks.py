@@ -25,7 +25,7 @@ from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2
 _CHEAP_SHARE = 0.005
-SOON_S = 2.0
+SOON_S = 1.0
 """Looks are not further apart, so that a run which is asked to stop soon does."""
 FIRST_GAP = 5
 """Steps after which the second look comes, by which time the length of a step is known."""
