@@ -311,4 +311,4 @@ def compare(call: Call, options: Options, steps: int) -> ParityReport:
     limited = replace(options.settings, stop_after=steps)
     single = launch(call, replace(options, workers=1, settings=limited, quiet=True, show_ranks=(0,)))
     several = launch(call, replace(options, settings=limited, quiet=True))
-    return report_of(single.value, several.value, options.workers)
+    return report_of(single.value, several.value, options.workers, options.settings.sync_batchnorm)

@@ -133,16 +133,23 @@ class NotTheSame(OblError):
 
     Args:
         quantity: what differs most, e.g. ``loss``. difference: by how much. where: at which step or variable.
-        tolerance: what would have been accepted.
+        tolerance: what would have been accepted. synced: whether batch normalization took moments over all rows.
     """
 
-    def __init__(self, quantity: str, difference: float, where: str, tolerance: float) -> None:
-        super().__init__(quantity, difference, where, tolerance)
+    def __init__(
+        self, quantity: str, difference: float, where: str, tolerance: float, synced: bool = True
+    ) -> None:
+        super().__init__(quantity, difference, where, tolerance, synced)
         self.quantity, self.difference, self.where, self.tolerance = quantity, difference, where, tolerance
+        self.synced = synced
 
     def __str__(self) -> str:
+        cure = (
+            "look in docs/transparency.md for what cannot be exact (random numbers: draw them from Keras, with a seed)"
+            if self.synced
+            else "leave --no-sync-batchnorm out"
+        )
         return (
             f"{self.quantity} differs between one rank and several by {self.difference:.2e} ({self.where}), more than "
-            f"{self.tolerance:.0e}; do: see docs/transparency.md for what cannot be exact (random numbers: draw them "
-            "from Keras, with a seed; batch normalisation: without --no-sync-batchnorm), or run without --verify"
+            f"{self.tolerance:.0e}; do: {cure}, or run without --verify"
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOGS_RTOL = 1e-5
 WEIGHTS_ATOL = 1e-4
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,15 @@ class ParityReport:
 
     Attributes:
         workers: how many ranks were compared with one. steps: steps compared. rows: the quantities.
+        without_gradient: variables whose gradients were rounding noise, wholly or in part; there they may differ.
+        synced: whether batch normalization took moments over all rows.
     """
 
     workers: int
     steps: int
     rows: tuple[Difference, ...]
+    without_gradient: tuple[str, ...] = ()
+    synced: bool = True
 
     @property
     def ok(self) -> bool:
@@ -65,7 +70,8 @@ class ParityReport:
             if not row.ok:
                 weights = row.quantity == "weights"
                 found = row.largest_abs if weights else row.largest_rel
-                raise NotTheSame(row.quantity, found, row.where, WEIGHTS_ATOL if weights else LOGS_RTOL)
+                accepted = WEIGHTS_ATOL if weights else LOGS_RTOL
+                raise NotTheSame(row.quantity, found, row.where, accepted, self.synced)
 
     def text(self) -> str:
         """The report as aligned text."""
@@ -77,6 +83,8 @@ class ParityReport:
                 f"  {mark} {row.quantity:<{width}}  abs {row.largest_abs:.1e}  rel {row.largest_rel:.1e}"
                 f"  at {row.where}  (accepted: {row.tolerance})"
             )
+        if self.without_gradient:
+            lines.append(f"  {self._left_out()}")
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -87,26 +95,34 @@ class ParityReport:
             f"<td>{row.largest_rel:.1e}</td><td>{html.escape(row.where)}</td><td>{row.tolerance}</td></tr>"
             for row in self.rows
         )
-        return f"<div><b>{self._title()}</b><table><tr>{head}</tr>{body}</table></div>"
+        left_out = f"<p>{html.escape(self._left_out())}</p>" if self.without_gradient else ""
+        return f"<div><b>{self._title()}</b><table><tr>{head}</tr>{body}</table>{left_out}</div>"
 
     __repr__ = text
     _repr_html_ = html
+
+    def _left_out(self) -> str:
+        more = len(self.without_gradient) - SHOWN
+        named = ", ".join(self.without_gradient[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return f"not compared where gradients are nothing but rounding: {named}"
 
     def _title(self) -> str:
         verdict = "the same numbers" if self.ok else "not the same numbers"
         return f"1 rank and {self.workers}, {self.steps} step{'s' if self.steps != 1 else ''}: {verdict}"
 
 
-def report_of(single: Any, several: Any, workers: int) -> ParityReport:
+def report_of(single: Any, several: Any, workers: int, synced: bool = True) -> ParityReport:
     """Compares what a verification recorded.
 
     Args:
-        single, several: (exact logs per step, arrays by variable) of one rank and of ``workers``.
+        single, several: (exact logs per step, arrays by variable, by variable the elements whose gradients were
+            noise) of one rank and of ``workers``.
+        workers: how many ranks. synced: whether batch normalization took moments over all rows.
 
     Raises:
         UsageProblem: the function has no fit that could be compared.
     """
-    (logs, weights), (logs_n, weights_n) = single, several
+    (logs, weights, noise), (logs_n, weights_n, noise_n) = single, several
     if not logs and not weights:
         raise UsageProblem(
             "a function without a Keras fit or optimizer",
@@ -117,9 +133,11 @@ def report_of(single: Any, several: Any, workers: int) -> ParityReport:
         steps = Difference("steps", abs(len(logs) - len(logs_n)), math.inf, "all", "none", ok=False)
         return ParityReport(workers, len(logs), (steps,))
     rows = [_logs(name, logs, logs_n) for name in (logs[0] if logs else {})]
+    noise = {name: noise[name] & noise_n[name] for name in noise if name in noise_n}
     if weights:
-        rows.append(_weights(weights, weights_n))
-    return ParityReport(workers, len(logs), tuple(rows))
+        rows.append(_weights(weights, weights_n, noise))
+    left_out = tuple(name.partition(": ")[2] for name, elements in noise.items() if elements.any())
+    return ParityReport(workers, len(logs), tuple(rows), left_out, synced)
 
 
 def _logs(name: str, single: list[dict[str, float]], several: list[dict[str, float]]) -> Difference:
@@ -137,7 +155,7 @@ def _logs(name: str, single: list[dict[str, float]], several: list[dict[str, flo
     )
 
 
-def _weights(single: dict[str, Any], several: dict[str, Any]) -> Difference:
+def _weights(single: dict[str, Any], several: dict[str, Any], noise: dict[str, Any]) -> Difference:
     import numpy as np
 
     worst, where, relative = 0.0, "everywhere", 0.0
@@ -146,11 +164,13 @@ def _weights(single: dict[str, Any], several: dict[str, Any]) -> Difference:
         if other is None or other.shape != array.shape:
             worst, where, relative = math.inf, f"{name} (missing or of another shape)", math.inf
             break
+        counts = ~noise[name] if name in noise else np.ones(array.shape, bool)
+        array, other = array[counts], other[counts]
         same_nans = np.array_equal(np.isnan(array), np.isnan(other))
         gap = float(np.nanmax(np.abs(array - other), initial=0.0)) if same_nans else math.inf
         if gap > worst:
             worst, where = gap, name.partition(": ")[2] or name
-            relative = gap / max(float(np.max(np.abs(array))), 1e-12)
+            relative = gap / max(float(np.max(np.abs(array), initial=0.0)), 1e-12)
     return Difference("weights", worst, relative, where, f"abs {WEIGHTS_ATOL:.0e}", worst <= WEIGHTS_ATOL)
 
 

@@ -176,7 +176,7 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
     except Pruned:
         return Finished()
     except Verified as found:
-        return Finished(value=(found.steps, found.weights))
+        return Finished(value=(found.steps, found.weights, found.noise))
     except KeyboardInterrupt as error:
         return _stopped(reporter) if reporter.stop_asked else Finished(error=error)
     except BaseException as error:

@@ -47,6 +47,35 @@ def normalised():
     return fitted(dense_model(keras.layers.BatchNormalization()), optimizer)
 
 
+def taken_away_again():
+    """Biases before batch normalization, under Adam."""
+    keras.utils.set_random_seed(7)
+    x, y = digits()
+    model = keras.Sequential(
+        [
+            keras.layers.Input((8, 8, 1)),
+            keras.layers.Conv2D(6, 3, name="conv"),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, name="hidden"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(10, name="last"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return model.fit(x.reshape(-1, 8, 8, 1), y, batch_size=50, epochs=1, verbose=0).history
+
+
+def own_start():
+    """Initial weights that are others in each process."""
+    model = dense_model()
+    weights = [np.random.default_rng().normal(size=each.shape) for each in model.get_weights()]
+    model.set_weights(weights)
+    return fitted(model, "sgd")
+
+
 def with_dropout():
     """Dropout and noise: random in every step."""
     model = dense_model(keras.layers.Dropout(0.4), keras.layers.GaussianNoise(0.1))

@@ -26,7 +26,7 @@ from obl_magic.worker.keras.same_data import SameData
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import SharedSteps
-from obl_magic.worker.keras.verifying import Verified
+from obl_magic.worker.keras.verifying import Gradients, Verified
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.written import Written, by_several
@@ -56,8 +56,9 @@ class Adapter:
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
+        self._noise = Gradients()
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._looks = Looks(world, reporter, settings, exact, self._checksum, self._same)
+        self._looks = Looks(world, reporter, settings, exact, self._checksum, self._same, self._noise)
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
         self._fits = Fits(
@@ -80,6 +81,8 @@ class Adapter:
         refusals.check_backend()
         seams.check()
         self._fits.install(self._patches)
+        if self._settings.stop_after is not None:
+            self._noise.install(self._patches)
         if self._world.size == 1:
             return
         self._pipelines.install(self._patches)

@@ -20,7 +20,7 @@ from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.checksum import Checksum
 from obl_magic.worker.keras.same_data import SameData
-from obl_magic.worker.keras.verifying import Verified
+from obl_magic.worker.keras.verifying import Gradients, Verified
 from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2
@@ -64,7 +64,7 @@ class Looks:
     Args:
         world: the collectives. reporter: where numbers and progress go. settings: of the run.
         exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
-        same: compares what they have read.
+        same: compares what they have read. gradients: of a verification.
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class Looks:
         exact_logs: Callable[[Any, Any], Any],
         checksum: Checksum,
         same: SameData,
+        gradients: Gradients,
     ) -> None:
         self._world, self._reporter, self._settings, self._same = world, reporter, settings, same
-        self._exact_logs, self._checksum = exact_logs, checksum
+        self._exact_logs, self._checksum, self._gradients = exact_logs, checksum, gradients
         self._verified: list[dict[str, float]] = []
 
     def look(self, callbacks: Any, fit: Fit, logs: Any) -> Any:
@@ -115,7 +116,9 @@ class Looks:
 
     def verified(self, variables: Sequence[Any]) -> Verified:
         """The steps verified so far, and the weights as they are now."""
-        return Verified(self._verified, {f"{i}: {v.path}": v.numpy() for i, v in enumerate(variables)})
+        named = {f"{i}: {v.path}": v for i, v in enumerate(variables)}
+        weights = {name: variable.numpy() for name, variable in named.items()}
+        return Verified(self._verified, weights, self._gradients.noise(named))
 
     def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
         """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop."""

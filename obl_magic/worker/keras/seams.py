@@ -76,7 +76,7 @@ OF_KERAS: Rows = {
         (
             "__init__",
             "self, distribute_strategy",
-            "data.py steps.py",
+            "data.py steps.py refusals.py",
             "batches are cut into the ranks' rows, or marked whole",
         ),
         ("_get_iterator", "self", "same_data.py", "a pass over data begins"),

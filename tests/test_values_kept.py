@@ -1,0 +1,205 @@
+"""Whatever a function returns or raises comes back, or its run says in a sentence what could not and keeps the rest."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+from kernel import Cell, Kernel
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for the tests of this file, with the magics loaded."""
+    folder = tmp_path_factory.mktemp("notebook")
+    with Kernel(folder, {"OBLIVIOUS_HOME": str(folder)}) as kernel:
+        assert kernel.run("%load_ext obl_magic").ename == ""
+        kernel.run("import keras, numpy as np")
+        yield kernel
+
+
+def cell_of(kernel: Kernel, body: str, options: str = "--workers 2 --engine mpi") -> Cell:
+    """The cell, executed on ranks."""
+    kernel.run("run = None")
+    return kernel.run(f"%%oblivious {options} --out run\n{textwrap.dedent(body).lstrip()}", deadline_s=90)
+
+
+def ran(kernel: Kernel, body: str, options: str = "--workers 2 --engine mpi") -> Cell:
+    """The cell, which succeeded."""
+    cell = cell_of(kernel, body, options)
+    assert cell.ename == "", cell.traceback
+    assert kernel.value("run.status") == "'succeeded'"
+    return cell
+
+
+CLASSES = {
+    "as tutorials write it": """
+        class MyModel(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.hidden = keras.layers.Dense(5, activation="relu")
+                self.out = keras.layers.Dense(1)
+            def call(self, x):
+                return self.out(self.hidden(x))
+        """,
+    "with an argument and no configuration": """
+        class MyModel(keras.Model):
+            def __init__(self, units=5):
+                super().__init__()
+                self.stack = [keras.layers.Dense(units, activation="relu"), keras.layers.Dense(1)]
+            def call(self, x, training=False):
+                for layer in self.stack:
+                    x = layer(x)
+                return x
+        """,
+    "with a model and a metric inside": """
+        class MyModel(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.body = keras.Sequential([keras.layers.Dense(5), keras.layers.BatchNormalization()])
+                self.head = keras.layers.Dense(1)
+                self.seen = keras.metrics.Mean(name="seen")
+            def call(self, x, training=False):
+                return self.head(self.body(x, training=training))
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_model_of_the_notebooks_own_class_comes_back(kernel: Kernel, kind: str) -> None:
+    """With its weights: it predicts as it did on rank 0; and a weights file stands in the run's folder."""
+    body = (
+        CLASSES[kind]
+        + """
+        def train():
+            x = np.linspace(0, 1, 16, dtype="float32").reshape(8, 2)
+            model = MyModel()
+            model.compile("adam", "mse")
+            model.fit(x, x[:, :1], epochs=2, batch_size=4, verbose=0)
+            return {"model": model, "predicted": model.predict(x, verbose=0)}
+        """
+    )
+    ran(kernel, body)
+    kernel.run('x = np.linspace(0, 1, 16, dtype="float32").reshape(8, 2)')
+    told = kernel.value(
+        "np.abs(run.value['model'].predict(x, verbose=0) - run.value['predicted']).max() < 1e-6"
+    )
+    assert told == "True"
+    assert kernel.value("type(run.value['model']).__name__") == "'MyModel'"
+
+
+def test_a_model_alone_leaves_its_weights_in_the_runs_folder(kernel: Kernel) -> None:
+    """Whatever becomes of the class."""
+    body = (
+        CLASSES["as tutorials write it"]
+        + """
+        def train():
+            x = np.ones((8, 2), "float32")
+            model = MyModel()
+            model.compile("sgd", "mse")
+            model.fit(x, x[:, :1], verbose=0)
+            return model
+        """
+    )
+    ran(kernel, body)
+    assert kernel.value("[p.name for p in run.dir.glob('*weights*')] != []") == "True"
+    assert kernel.value("len(run.value.get_weights())") == "4"
+
+
+def test_a_registered_class_keeps_its_package_on_ranks(kernel: Kernel) -> None:
+    """A ``.keras`` file that a rank has saved loads in a later cell."""
+    kernel.run(
+        textwrap.dedent(
+            """
+            @keras.saving.register_keras_serializable("shapes")
+            class Twice(keras.layers.Layer):
+                def call(self, x):
+                    return 2 * x
+            """
+        )
+    )
+    ran(
+        kernel,
+        """
+        def train():
+            model = keras.Sequential([keras.Input((2,)), Twice(), keras.layers.Dense(1)])
+            model.compile("sgd", "mse")
+            model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+            model.save("twice.keras")
+            return keras.saving.get_registered_name(Twice)
+        """,
+    )
+    assert kernel.value("run.value") == "'shapes>Twice'"
+    assert kernel.value("type(keras.saving.load_model('twice.keras').layers[0]).__name__") == "'Twice'"
+
+
+@pytest.mark.parametrize("workers", ["", "--workers 2 --engine mpi"])
+def test_numbers_of_any_size_and_odd_keys_come_back(kernel: Kernel, workers: str) -> None:
+    """Python prints no integer of so many digits, and the key has no text."""
+    kernel.run(
+        "class Key:\n    def __str__(self):\n        raise ValueError('no text')\n    __repr__ = __str__\n"
+        "    def __hash__(self):\n        return 1\n    def __eq__(self, other):\n        return type(other) is Key"
+    )
+    ran(kernel, "def train():\n    return {'large': 2**20000, Key(): 1, 'larger': 10**400}", workers)
+    assert kernel.value("run.value['large'] == 2**20000, run.value['larger'] == 10**400, len(run.value)") == (
+        "(True, True, 3)"
+    )
+
+
+@pytest.mark.parametrize("workers", ["", "--workers 1 --engine mpi"])
+def test_a_search_goes_on_after_numbers_too_large_and_exits(kernel: Kernel, workers: str) -> None:
+    """One trial fails with a plain sentence; the others count."""
+    options = f'{workers} --search "x=int(0,3)" --sampler grid --minimize loss'
+    body = """
+        def train(x):
+            if x == 1:
+                return 10**400
+            if x == 2:
+                raise SystemExit(3)
+            return float(x)
+        """
+    cell = cell_of(kernel, body, options)
+    assert cell.ename == "", cell.traceback
+    assert (
+        kernel.value("sorted(run.table.status.tolist())") == "['failed', 'failed', 'succeeded', 'succeeded']"
+    )
+    assert kernel.value("run.best_value") == "0.0"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "__str__(self):\n        raise SystemExit(1)",
+        "__reduce__(self):\n        raise SystemExit(1)",
+        "__str__(self):\n        import time; time.sleep(600)",
+        "__reduce__(self):\n        import time; time.sleep(600)",
+    ],
+)
+def test_an_exception_that_cannot_be_told_is_told_by_its_name(kernel: Kernel, method: str) -> None:
+    """On ranks, and in time."""
+    body = f"class Odd(Exception):\n    def {method}\n\ndef train():\n    raise Odd('why')"
+    cell = cell_of(kernel, body, "--workers 1 --engine mpi")
+    assert cell.seconds < 45
+    assert "Odd" in cell.ename + cell.evalue + cell.text
+    assert kernel.value("1 + 1") == "2"
+
+
+def test_pictures_and_html_of_rank_0_appear_in_the_cell(kernel: Kernel) -> None:
+    """``plt.show()`` and ``display``: in the cell, and in the run's record."""
+    cell = ran(
+        kernel,
+        """
+        def train():
+            import matplotlib.pyplot as plt
+            from IPython.display import HTML, display
+            plt.plot([1, 2, 3])
+            plt.show()
+            display(HTML("<b>half way</b>"))
+            return 1
+        """,
+    )
+    assert any("image/png" in each for each in cell.displays)
+    assert any("half way" in each.get("text/html", "") for each in cell.displays)
