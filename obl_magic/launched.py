@@ -16,7 +16,7 @@ from pathlib import Path
 
 from obl_magic.display.base import Display
 from obl_magic.errors import OblError, RunFailed
-from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restarted
+from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restarted, Shown
 from obl_magic.interrupts import Presses
 from obl_magic.runs import Ledger, epoch_rows
 from obl_magic.values import Options
@@ -66,7 +66,7 @@ class LaunchedRun:
     ) -> None:
         self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
         self._ranks = options.workers or 1
-        self._texts: queue.SimpleQueue[Log] = queue.SimpleQueue()
+        self._texts: queue.SimpleQueue[Log | Shown] = queue.SimpleQueue()
         self._stopping = stopping
         self._done = threading.Event()
         self._stand_by = stand_by
@@ -118,17 +118,18 @@ class LaunchedRun:
         many = len(self._options.show_ranks or ()) > 1
         while True:
             try:
-                log = self._texts.get_nowait()
+                said = self._texts.get_nowait()
             except queue.Empty:
                 break
-            self._shown.text(log.rank, log.stream, log.text, many)
+            if isinstance(said, Shown):
+                self._shown.shown(said.data, said.name, said.update)
+            else:
+                self._shown.text(said.rank, said.stream, said.text, many)
         self._shown.update(self._ledger.state, time.time())
 
     def _queue_text(self, event: Event) -> None:
-        if (
-            isinstance(event, Log)
-            and event.stream != STARTUP
-            and event.rank in (self._options.show_ranks or ())
+        if event.rank in (self._options.show_ranks or ()) and (
+            isinstance(event, Shown) or (isinstance(event, Log) and event.stream != STARTUP)
         ):
             self._texts.put(event)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +65,15 @@ class Display(Protocol):
             many: more than one rank is shown, so lines need their rank's name.
         """
 
+    def shown(self, data: Mapping[str, str], name: str, update: bool) -> None:
+        """Shows what the function displayed.
+
+        Args:
+            data: its forms by mime type.
+            name: of the output, or "".
+            update: it replaces the output of that name.
+        """
+
     def update(self, state: RunState, now_s: float) -> None:
         """Shows the state; may be called at any rate.
 
@@ -90,6 +99,9 @@ class NoDisplay:
         """Shows nothing."""
 
     def text(self, rank: int, stream: str, text: str, many: bool) -> None:
+        """Shows nothing."""
+
+    def shown(self, data: Mapping[str, str], name: str, update: bool) -> None:
         """Shows nothing."""
 
     def update(self, state: RunState, now_s: float) -> None:

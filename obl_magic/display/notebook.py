@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from obl_magic.display.base import Header, Lines, Pace, View, view
@@ -65,6 +65,12 @@ class NotebookDisplay:
         name = "stderr" if stream == "stderr" else "stdout"
         written = self._lines[name].feed(rank, name, text, many)
         getattr(sys, name).write(written.encode("utf-8", "replace").decode("utf-8"))
+
+    def shown(self, data: Mapping[str, str], name: str, update: bool) -> None:
+        """Shows what the function displayed as an output of the cell."""
+        from IPython.display import display
+
+        display(dict(data), raw=True, display_id=name or None, update=update)  # type: ignore[no-untyped-call]
 
     def update(self, state: RunState, now_s: float) -> None:
         """Replaces the panel, at most four times a second, and only if it looks different."""

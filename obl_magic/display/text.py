@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from obl_magic.display.base import (
@@ -73,6 +73,11 @@ class TextDisplay:
         to = self._err if stream == "stderr" else self._out
         write(to, self._lines.feed(rank, stream, text, many))
         to.flush()
+
+    def shown(self, data: Mapping[str, str], name: str, update: bool) -> None:
+        """Writes the text of what the function displayed."""
+        if text := data.get("text/plain", ""):
+            self.text(0, "stdout", f"{text}\n", many=False)
 
     def update(self, state: RunState, now_s: float) -> None:
         """Rewrites the status line, or writes the line of an epoch that is over."""

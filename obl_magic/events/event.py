@@ -110,6 +110,21 @@ class Log(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Shown(Event):
+    """What the function displayed: a picture, HTML.
+
+    Attributes:
+        data: its forms by mime type; pictures in base64. name: of the output, or "". update: it replaces the output of
+        that name.
+    """
+
+    kind: ClassVar[str] = "shown"
+    data: dict[str, str]
+    name: str
+    update: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Note(Event):
     """A sentence about what was made distributed, or was not, in plain words.
 
@@ -242,6 +257,7 @@ KINDS: dict[str, type[Event]] = {
             Metric,
             Log,
             Note,
+            Shown,
             Heartbeat,
             Asks,
             Trained,

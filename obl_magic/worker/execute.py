@@ -32,6 +32,7 @@ from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import without_keras
 from obl_magic.worker.library_settings import in_force, seeded_as_in_the_notebook
 from obl_magic.worker.report import Pruned, Reporter, reporting
+from obl_magic.worker.shown import shown
 
 _T = TypeVar("_T")
 TELLING_S = 5.0
@@ -169,7 +170,8 @@ def run(job: Job, reporter: Reporter, connections: Connections | None = None) ->
             arguments = arguments_for(provided, job, function, reporter)
             settings_again()  # the function's libraries are imported now
             brought = ChangedObjects(function, {**provided, **job.args}) if reporter.rank == 0 else None
-            value = call(function, arguments, job, reporter, connections, *models)
+            with shown(reporter):
+                value = call(function, arguments, job, reporter, connections, *models)
             if brought is not None and (names := brought.names(value)):
                 reporter.note("changed-on-ranks", sentence(names))
             return Finished(value=value)
