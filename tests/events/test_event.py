@@ -26,6 +26,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "int | None": st.none() | st.integers(-(2**60), 2**60),
     "float | None": st.none() | numbers,
     "dict[str, float]": named,
+    "dict[str, str]": st.dictionaries(odd_names, anything, max_size=4),
     "dict[str, Any]": st.dictionaries(
         odd_names, st.none() | st.booleans() | st.integers() | numbers | odd_names
     ),

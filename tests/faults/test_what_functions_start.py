@@ -203,42 +203,27 @@ LEAVES = {
             threading.Thread(target=threading.Event().wait).start()
             return 3
         """,
-    "a process that still runs": """
+    "processes of every kind": """
         def train():
-            import multiprocessing, time
-            multiprocessing.Process(target=time.sleep, args=(600,)).start()
-            return 3
-        """,
-    "a command that still runs": """
-        def train():
-            import subprocess
+            import multiprocessing, os, subprocess, time
+            multiprocessing.Process(target=time.sleep, args=(600,), daemon=True).start()
             subprocess.Popen(["sleep", "600"])
-            return 3
-        """,
-    "a command without our environment": """
-        def train():
-            import subprocess
             subprocess.Popen(["/bin/sleep", "600"], env={}, start_new_session=True)
-            return 3
-        """,
-    "a forked child": """
-        def train():
-            import os, time
-            if os.fork() == 0:
-                time.sleep(600)
-                os._exit(0)
-            return 3
-        """,
-    "a daemonised child": """
-        def train():
-            import os, time
             if os.fork() == 0:
                 os.setsid()
                 if os.fork():
                     os._exit(0)
                 time.sleep(600)
                 os._exit(0)
-            os.wait()
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            return 3
+        """,
+    "a process that is joined at exit": """
+        def train():
+            import multiprocessing, time
+            multiprocessing.Process(target=time.sleep, args=(600,)).start()
             return 3
         """,
 }
