@@ -139,6 +139,7 @@ class ObliviousMagics(Magics):
         if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
         arguments = dict(lines.argument_value(text) for text in options.arg)
+        _refuse_await(cell or "")
         name = options.function or _last_function(cell or "")
         kind = lines.kind_of(options)
         lines.check_before_the_cell(options.workers, options.engine)
@@ -232,11 +233,20 @@ def _parse(parser: MagicArgumentParser, line: str) -> Any:
 
 def _last_function(cell: str) -> str:
     """The name of a cell's last top-level ``def``."""
+    if re.match(r"\s*%%", cell):  # of another cell magic, which executes what is below it: %%time
+        return _last_function(cell.lstrip().partition("\n")[2])
     try:
         tree = ast.parse(cell)
     except SyntaxError:
         return _last_function_among_magics(cell)
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    waits = [node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef)]
+    if waits and not names:
+        raise UsageProblem(
+            f"the async def {waits[-1]}",
+            "a function that returns its value when it is called",
+            f"def started(): return asyncio.run({waits[-1]}())",
+        )
     if not names:
         raise UsageProblem(
             "a cell without a def",
@@ -256,6 +266,24 @@ def _last_function_among_magics(cell: str) -> str:
     except SyntaxError:
         return ""  # executing the cell will say what is wrong with it, in the user's own line
     return _last_function(transformed)
+
+
+def _refuse_await(cell: str) -> None:
+    """Raises UsageProblem for a cell that waits at its top level: the kernel's loop runs this very magic."""
+    try:
+        todo: list[ast.AST] = list(ast.parse(cell).body)
+    except SyntaxError:
+        return
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)):
+            raise UsageProblem(
+                f"await at the top of the cell (line {node.lineno + 1})",
+                "a cell that is executed without waiting",
+                "await it in a cell of its own",
+            )
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            todo.extend(ast.iter_child_nodes(node))
 
 
 def _as_typed(line: str, cell: str) -> str:

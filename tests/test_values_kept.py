@@ -244,3 +244,101 @@ def test_more_than_a_notebook_can_hold_is_not_shown(kernel: Kernel) -> None:
     )
     assert sum("<i>" in each.get("text/html", "")[:3] for each in cell.displays) == 100
     assert kernel.value("any('not all that the function displayed' in note for note in run.notes)") == "True"
+
+
+# Forms of functions and cells
+
+
+DISPATCHERS = """
+import functools
+
+@functools.singledispatch
+def kind(x):
+    return "any"
+
+@kind.register
+def _(x: int):
+    return "int of " + kind(None)
+
+class Printer:
+    @functools.singledispatchmethod
+    def name(self, x):
+        return "any"
+
+    @name.register
+    def _(self, x: int):
+        return "int"
+
+    @functools.cached_property
+    def width(self):
+        return 80
+"""
+
+
+def test_what_functools_makes_of_functions_travels(kernel: Kernel) -> None:
+    """Dispatch by type, also where one implementation calls the whole; cached properties."""
+    body = (
+        DISPATCHERS
+        + """
+def train():
+    return kind(1), kind("a"), kind.__name__, Printer().name(1), Printer().name("a"), Printer().width
+"""
+    )
+    ran(kernel, body)
+    assert kernel.value("run.value") == "('int of any', 'any', 'kind', 'int', 'any', 80)"
+
+
+def test_a_cell_magic_below_ours_executes_the_cell(kernel: Kernel) -> None:
+    """``%%time`` times the definitions."""
+    cell = ran(kernel, "%%time\ndef train():\n    return 8", "--workers 1 --engine mpi")
+    assert kernel.value("run.value") == "8"
+    assert "Wall time" in cell.text
+
+
+@pytest.mark.parametrize(
+    ("before", "cell", "said"),
+    [
+        ("", "async def train():\n    return 1", "def started(): return asyncio.run(train())"),
+        (
+            "",
+            "import asyncio\nawait asyncio.sleep(0)\ndef train():\n    return 1",
+            "await it in a cell of its own",
+        ),
+        (
+            "import h5py; file = h5py.File('x.h5', 'w'); numbers = file.create_dataset('d', data=[1])",
+            "def train():\n    return numbers[0]",
+            "cannot send train -> numbers",
+        ),
+        ("import os; os.environ['OBL_CORES'] = 'two'", "def train():\n    return 1", "got OBL_CORES=two"),
+    ],
+    ids=["async", "await", "h5", "cores"],
+)
+def test_a_form_that_cannot_run_is_refused_in_a_line(
+    kernel: Kernel, before: str, cell: str, said: str
+) -> None:
+    """With advice that fits."""
+    kernel.run(before)
+    told = cell_of(kernel, cell)
+    kernel.run("import os; os.environ.pop('OBL_CORES', None)")
+    line = told.stream("stderr")
+    assert line.startswith("UsageError: ")
+    assert said in line
+    assert kernel.value("run") == "None"
+
+
+def test_a_loop_by_hand_that_reports_nothing_says_how_to(kernel: Kernel) -> None:
+    """And says nothing once it does."""
+    body = """
+        import tensorflow as tf
+        def train():
+            v = tf.Variable(1.0)
+            for _ in range(3):
+                with tf.GradientTape() as tape:
+                    loss = v * v
+                v.assign_sub(0.1 * tape.gradient(loss, v))
+        """
+    ran(kernel, body)
+    assert kernel.value("any('obl_magic.report(' in note for note in run.notes)") == "True"
+    reports = body.replace("loss = v * v", "loss = v * v\n                obl_magic.report(loss=float(loss))")
+    ran(kernel, reports.replace("import tensorflow as tf", "import obl_magic, tensorflow as tf"))
+    assert kernel.value("any('obl_magic.report(' in note for note in run.notes)") == "False"

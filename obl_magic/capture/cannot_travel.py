@@ -113,7 +113,12 @@ def _refused(parts: Sequence[tuple[str, Any]], attempt: Attempt) -> list[tuple[s
 
 def _is_plain(value: Any) -> bool:
     """Known to be picklable; a large array of numbers is not pickled again and again to find that out."""
-    return isinstance(value, _PLAIN) or getattr(getattr(value, "dtype", None), "kind", "O") in "biufcSU"
+    if type(value).__module__.partition(".")[0] not in (
+        "numpy",
+        "pandas",
+    ):  # a dataset of a file has a dtype, too
+        return isinstance(value, _PLAIN)
+    return getattr(getattr(value, "dtype", None), "kind", "O") in "biufcSU"
 
 
 def _parts(value: Any, own: frozenset[str]) -> Parts:

@@ -8,9 +8,10 @@ shared folder, a port.
 Some things are mended on the way. Code keeps the name of its file (``code_objects``). Modules that travel
 by value come back as modules whose functions share their globals (and may import each other in a circle).
 Names that only a class body inside a function uses are sent along. A function under ``functools.cache``
-travels as its code, with an empty cache, a ``functools.cached_property`` without its lock, and a function
-under ``tf.function`` without its graphs (``tf_functions``). Keras objects made of the user's own classes
-bring these classes (``keras_objects``). Functions of ``__main__`` share its globals on a rank (``main_module``).
+travels as its code, with an empty cache, a ``functools.cached_property`` without its lock, one under
+``functools.singledispatch`` with what it dispatches to, and a function under ``tf.function`` without its
+graphs (``tf_functions``). Keras objects made of the user's own classes bring these classes
+(``keras_objects``). Functions of ``__main__`` share its globals on a rank (``main_module``).
 
 Large arrays need not be copied into the pickle: their buffers are handed out beside it (PEP 574), and
 ``files`` writes them down from where they lie.
@@ -102,6 +103,8 @@ def _pickler() -> type[Any]:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, ModuleType):
                 return self._module(obj)
+            if (registry := self._dispatches_to(obj)) is not None:
+                return _dispatcher, (), registry, None, None, _fill_dispatcher
             if isinstance(obj, types.FunctionType):
                 self._share_globals(obj)
                 reduced = _with_class_body_names(obj, super().reducer_override(obj))
@@ -121,6 +124,12 @@ def _pickler() -> type[Any]:
                 if mended is not None:
                     return mended
             return super().reducer_override(obj)
+
+        def _dispatches_to(self, obj: Any) -> dict[type, Any] | None:
+            """What a function of the user's under ``functools.singledispatch`` calls, by type; else None."""
+            registry = getattr(obj, "registry", None) if isinstance(obj, types.FunctionType) else None
+            own = isinstance(registry, types.MappingProxyType) and is_own_code(obj, self._by_value)
+            return dict(registry) if own and registry is not None else None
 
         def _module(self, module: ModuleType) -> Any:
             if module.__name__ not in self._by_value:
@@ -197,6 +206,20 @@ def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
 
 def _cached(function: types.FunctionType, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
+
+
+def _dispatcher() -> Any:
+    return functools.singledispatch(_nothing)
+
+
+def _nothing(argument: Any) -> None:
+    """What a dispatcher has until it is filled."""
+
+
+def _fill_dispatcher(dispatcher: Any, implementations: dict[type, Callable[..., Any]]) -> None:
+    for kind, implementation in implementations.items():
+        dispatcher.register(kind, implementation)
+    functools.update_wrapper(dispatcher, implementations[object])
 
 
 def _cached_property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:

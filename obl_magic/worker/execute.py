@@ -106,7 +106,23 @@ def call(
                 "nothing in the function was made distributed (no fit, no optimizer step): "
                 "every rank ran all of it by itself",
             )
+        _say_how_to_report(job, reporter)
         return value
+
+
+def _say_how_to_report(job: Job, reporter: Reporter) -> None:
+    """A loop by hand that reports nothing leaves the panel empty."""
+    if (
+        reporter.rank == 0
+        and reporter.model is None
+        and not reporter.reported
+        and "GradientTape" in job.source
+    ):
+        reporter.note(
+            "no-numbers",
+            "the loop reports no numbers; do: obl_magic.report(loss=loss, epoch=epoch) shows them here, "
+            "and keeps them in run.metrics",
+        )
 
 
 def _proof(reporter: Reporter) -> Callable[[Proof], None]:

@@ -27,7 +27,7 @@ class Reporter:
         model: the one fitted last. fitting: a fit is under way. turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
         waiting: gives the seconds spent so far in reducing gradients with the other ranks.
-        told: it was said that something spoke to it when its job was over.
+        told: it was said that something spoke to it when its job was over. reported: the function has reported numbers.
     """
 
     def __init__(self, emit: Callable[[Event], None], rank: int) -> None:
@@ -47,7 +47,7 @@ class Reporter:
         self._asked = 0
         self._over = False
         self._noted: set[tuple[str, str]] = set()
-        self.told = False
+        self.told = self.reported = False
 
     def over(self) -> None:
         """The job is over: whatever still speaks to this reporter, a thread that was left running say, is not heard."""
@@ -60,6 +60,7 @@ class Reporter:
         if values:
             numbers = {name: _number(name, value) for name, value in values.items()}
             step, epoch = _whole("step", step), _whole("epoch", epoch)
+            self.reported = True
             self.emit(Metric(self.rank, time.time(), numbers, step, epoch))
             self.judge(numbers, epoch if step is None else step)
 
