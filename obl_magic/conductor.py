@@ -15,7 +15,7 @@ from obl_magic import inline, rundir
 from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
-from obl_magic.capture.own_modules import own_modules
+from obl_magic.capture.own_modules import namesakes, own_modules
 from obl_magic.chain import Source, inherited
 from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
@@ -223,7 +223,8 @@ def job_of(captured: Captured, call: Call, options: Options, engine: str, folder
         name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
         args=call.args, sources=captured.sources, seed=options.seed, settings=options.settings, engine=engine,
         run_dir=str(folder), beat_s=_beat_s(options),
-        path=tuple(str(Path(entry).absolute()) for entry in sys.path), buffers=captured.buffers,
+        path=tuple(str(Path(entry).absolute()) for entry in sys.path), namesakes=namesakes(),
+        buffers=captured.buffers,
         library_settings=captured.library_settings,
         generators=CarriedGenerators() if options.seeded else captured.generators,
     )  # fmt: skip

@@ -190,7 +190,7 @@ def _keras() -> Check:
 
 def _seams(version: str) -> Check:
     """Whether Keras is as the ranks need it; asked in a process of its own, since this one imports no framework."""
-    asked = [sys.executable, "-m", "obl_magic.worker.keras.seams"]
+    asked = [sys.executable, "-P", "-m", "obl_magic.worker.keras.seams"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=SEAMS_S, check=True)
         told = json.loads(done.stdout.splitlines()[-1])

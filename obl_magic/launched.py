@@ -40,7 +40,12 @@ def wanted(ranks: int, engine: str, everyone: int | None = None) -> Wanted:
         SetupProblem: there is no MPI.
     """
     launcher, cores = mpi.require(), mpi.cores()
-    program = [sys.executable, "-m", "obl_magic.worker"]
+    program = [
+        sys.executable,
+        "-P",
+        "-m",
+        "obl_magic.worker",
+    ]  # a queue.py beside the notebook is not Python's
     argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
     env = mpi.environment(launcher, os.environ, ranks=everyone or ranks, cores=cores, engine=engine)
     return Wanted(tuple(argv), env, Path.cwd(), ranks, engine)

@@ -229,7 +229,8 @@ class Job:
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
         run_dir: the run's folder, or "" where nothing is kept. beat_s: seconds between two heartbeats.
-        path: where the kernel finds modules (``sys.path``); ranks look there after their own places.
+        path: where the kernel finds modules (``sys.path``); ranks look first where they would not look by themselves.
+        namesakes: modules of the standard library that are imported in the kernel, and that a file there is named like.
         ablates: the call belongs to an ablation study. component: what it does without, or None.
         quantity: name of the number by which the kernel decides whether a trial goes on, or "".
         library_settings: what earlier cells have set. generators: where they have left random generators, instead of
@@ -248,6 +249,7 @@ class Job:
     run_dir: str
     beat_s: float = 1.0
     path: tuple[str, ...] = ()
+    namesakes: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = field(default=(), repr=False)
     ablates: bool = False
     component: Component | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kernel import Cell, Kernel
@@ -342,3 +343,21 @@ def test_a_loop_by_hand_that_reports_nothing_says_how_to(kernel: Kernel) -> None
     reports = body.replace("loss = v * v", "loss = v * v\n                obl_magic.report(loss=float(loss))")
     ran(kernel, reports.replace("import tensorflow as tf", "import obl_magic, tensorflow as tf"))
     assert kernel.value("any('obl_magic.report(' in note for note in run.notes)") == "False"
+
+
+def test_files_named_like_pythons_own_modules_change_nothing(tmp_path: Path) -> None:
+    """As in the kernel, which has its own imported already; other modules beside the notebook are found first."""
+    with Kernel(tmp_path, {"OBLIVIOUS_HOME": str(tmp_path / "home")}) as kernel:
+        kernel.run("%load_ext obl_magic\nimport random, queue")
+        for name in ("random", "queue", "token", "types", "select", "socket", "json", "logging"):
+            (tmp_path / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
+        (tmp_path / "helping.py").write_text("answer = 42\n")
+        (tmp_path / "test.py").write_text("mine = True\n")
+        body = """
+            def train():
+                import helping, json, queue, random, select, socket, test
+                return helping.answer, test.mine, json.dumps([random.Random(0).randint(1, 1)])
+            """
+        ran(kernel, body)
+        assert kernel.value("run.value") == "(42, True, '[1]')"
+        assert "not what the ranks" not in kernel.run("%oblivious doctor").text

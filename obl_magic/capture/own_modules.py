@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import sysconfig
@@ -27,6 +28,25 @@ def own_modules(
     folders = _spellings(_default_roots() if roots is None else roots)
     library = _spellings(sysconfig.get_path(key) for key in ("stdlib", "platstdlib"))
     return tuple(module for name, module in modules.items() if _is_own(name, module, folders, library))
+
+
+def namesakes() -> tuple[str, ...]:
+    """Modules of the standard library that are imported here although a file on ``sys.path`` has the same name.
+
+    In a kernel such a file (``queue.py`` beside the notebook) changes nothing: Python's own is imported already.
+    """
+    library = _spellings(sysconfig.get_path(key) for key in ("stdlib", "platstdlib"))
+    folders = [
+        folder for folder in map(os.path.abspath, sys.path) if not (folder + os.sep).startswith(library)
+    ]
+    found: set[str] = set()
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            found.update(name.partition(".")[0] for name in os.listdir(folder))
+    named = sorted(found & sys.stdlib_module_names & sys.modules.keys())
+    return tuple(
+        name for name in named if not _is_own(name, sys.modules[name], tuple(_spellings(folders)), library)
+    )
 
 
 def _default_roots() -> tuple[str, ...]:

@@ -7,6 +7,8 @@ who writes into an array gets pages of its own.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import mmap
 import os
 import sys
@@ -89,8 +91,16 @@ class Inbox:
         assert isinstance(job, Job)
         job = replace(job, **changes)
         job = replace(job, settings=replace(job.settings, goes_on=job.settings.goes_on or said.goes_on))
-        sys.path += [entry for entry in job.path if entry not in sys.path]
+        _look_as_the_kernel_does(job)
         return job
+
+
+def _look_as_the_kernel_does(job: Job) -> None:
+    """The notebook's folders come first, as there; but what is imported there of Python's own is so here, too."""
+    for name in job.namesakes:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    sys.path[:0] = [entry for entry in job.path if entry not in sys.path]
 
 
 @dataclass(frozen=True, slots=True)
