@@ -17,7 +17,7 @@ from typing import Any
 
 from obl_magic.events.event import Shown
 from obl_magic.worker.frameworks import when_imported
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 
 MOST = 100

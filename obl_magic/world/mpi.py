@@ -155,8 +155,8 @@ SEGMENTS = r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$"
 def cores(environ: Mapping[str, str] = os.environ) -> int:
     """Processors this process may use (its affinity), or ``OBL_CORES`` where a host lies about them."""
     named = environ.get("OBL_CORES", "")
-    if named and not (named.isdecimal() and int(named) > 0):
+    if named and not named.isdecimal():
         raise UsageProblem(
             f"OBL_CORES={named}", "a number of processors, 1 or more", "unset it, or OBL_CORES=2"
         )
-    return int(named) if named else len(os.sched_getaffinity(0))
+    return max(1, int(named)) if named else len(os.sched_getaffinity(0))

@@ -18,7 +18,7 @@ from obl_magic.worker.keras.fits import Fits
 from obl_magic.worker.keras.gradients import GradientReducer
 from obl_magic.worker.keras.looks import Looks
 from obl_magic.worker.keras.model_calls import ModelCalls
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.keras.noise import Gradients
 from obl_magic.worker.keras.pipelines import Pipelines
 from obl_magic.worker.keras.rates import ScaledRate
 from obl_magic.worker.keras.resuming import Resuming
@@ -26,8 +26,9 @@ from obl_magic.worker.keras.same_data import SameData
 from obl_magic.worker.keras.saving import OneWriter
 from obl_magic.worker.keras.state import SharedState, moving_statistics
 from obl_magic.worker.keras.steps import SharedSteps
-from obl_magic.worker.keras.verifying import Gradients, Verified
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.keras.weights import BestWeights, InitialWeights
+from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.written import Written, by_several
 

@@ -17,7 +17,7 @@ from keras import ops
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 def install(patches: Patches, world: Collectives, every_layer: bool) -> None:

@@ -16,7 +16,7 @@ from tensorflow.python.eager.polymorphic_function.polymorphic_function import Fu
 
 from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras.model_calls import ModelCalls
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 _LIBRARIES = ("keras", "tensorflow", "obl_magic")
 

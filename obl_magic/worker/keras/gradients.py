@@ -27,8 +27,8 @@ from tensorflow.python.ops.parallel_for import control_flow_ops
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import rows, slices
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.waiting import WaitClock
+from obl_magic.worker.patching import Patches
 
 
 class GradientReducer:

@@ -19,8 +19,9 @@ from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.values import Settings
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras.checksum import Checksum
+from obl_magic.worker.keras.noise import Gradients
 from obl_magic.worker.keras.same_data import SameData
-from obl_magic.worker.keras.verifying import Gradients, Verified
+from obl_magic.worker.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2

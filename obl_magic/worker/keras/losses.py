@@ -16,7 +16,7 @@ from keras.src.losses import loss as keras_loss
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 def install(patches: Patches, world: Collectives) -> None:

@@ -12,7 +12,7 @@ from keras.src.metrics.reduction_metrics import Mean
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 def take_back(local: Any, pairs: Sequence[tuple[Any, Any]]) -> None:

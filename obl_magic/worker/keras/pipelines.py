@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 _Dataset = tf.data.Dataset
 IN_ORDER = (

@@ -15,7 +15,7 @@ from keras.src.backend.tensorflow import random as keras_random
 from tensorflow.python.framework import random_seed
 
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 _BY_SHAPE = ("normal", "uniform", "randint", "truncated_normal")
 _NOT_KERAS = (

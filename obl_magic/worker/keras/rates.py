@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from obl_magic.values import LR_SCALES
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 class ScaledRate:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
 from obl_magic.errors import NotOblivious
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 from obl_magic.worker.strategies import HOROVOD, TF_STRATEGIES, WAY_OUT
 
 _CALLS = {

@@ -19,8 +19,8 @@ from keras.src.callbacks.callback_list import CallbackList
 
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.shards import unequal_rows
+from obl_magic.worker.patching import Patches
 
 _SAMPLED = 512
 """Elements of a leaf that go into a mark, at least if it has so many, and less than twice as many."""

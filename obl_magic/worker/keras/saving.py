@@ -21,7 +21,7 @@ from tensorflow.python.saved_model import save as saved_model
 
 from obl_magic.worker.collectives import Collectives
 from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 class OneWriter:

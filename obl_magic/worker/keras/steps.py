@@ -25,11 +25,11 @@ from obl_magic.worker.keras import scope as scopes
 from obl_magic.worker.keras import user_code
 from obl_magic.worker.keras.data import whole_batches
 from obl_magic.worker.keras.model_calls import ModelCalls
-from obl_magic.worker.keras.patching import Patches
 from obl_magic.worker.keras.plans import has_rows
 from obl_magic.worker.keras.same_data import SameData, marked, nothing_read
 from obl_magic.worker.keras.shards import Shard, cut, own, whole
 from obl_magic.worker.keras.state import SharedState, variables_of
+from obl_magic.worker.patching import Patches
 
 _CALLS_ARE_SHARED = (
     "the calls of {model} are shared over the ranks, rather than the data, since its steps hold more than Keras' own "

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 _PATHS = {
     "ModelCheckpoint": "filepath", "CSVLogger": "filename", "TensorBoard": "log_dir",

@@ -19,7 +19,7 @@ from keras import layers
 from obl_magic.values import Settings
 from obl_magic.worker import collectives
 from obl_magic.worker.keras.adapter import oblivious
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 
 replaced: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from types import ModuleType
 
-from obl_magic.worker.keras.patching import Patches
+from obl_magic.worker.patching import Patches
 
 
 class Base:
