@@ -19,6 +19,7 @@ _CHUNK = 16
 _LOOK_AT = 10_000
 """Values looked at before the search settles for the nearest one that it found."""
 
+_HOLD_NUMBERS = ("numpy", "pandas")
 _PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None))
 
 _ADVICE: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -113,12 +114,9 @@ def _refused(parts: Sequence[tuple[str, Any]], attempt: Attempt) -> list[tuple[s
 
 def _is_plain(value: Any) -> bool:
     """Known to be picklable; a large array of numbers is not pickled again and again to find that out."""
-    if type(value).__module__.partition(".")[0] not in (
-        "numpy",
-        "pandas",
-    ):  # a dataset of a file has a dtype, too
-        return isinstance(value, _PLAIN)
-    return getattr(getattr(value, "dtype", None), "kind", "O") in "biufcSU"
+    if type(value).__module__.partition(".")[0] in _HOLD_NUMBERS:  # a dataset of an open file has a dtype, too
+        return getattr(getattr(value, "dtype", None), "kind", "O") in "biufcSU"
+    return isinstance(value, _PLAIN)
 
 
 def _parts(value: Any, own: frozenset[str]) -> Parts:
