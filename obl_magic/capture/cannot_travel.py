@@ -114,9 +114,8 @@ def _refused(parts: Sequence[tuple[str, Any]], attempt: Attempt) -> list[tuple[s
 
 def _is_plain(value: Any) -> bool:
     """Known to be picklable; a large array of numbers is not pickled again and again to find that out."""
-    if (
-        type(value).__module__.partition(".")[0] in _HOLD_NUMBERS
-    ):  # a dataset of an open file has a dtype, too
+    # others have a dtype, too: a dataset of an open file
+    if type(value).__module__.partition(".")[0] in _HOLD_NUMBERS:
         return getattr(getattr(value, "dtype", None), "kind", "O") in "biufcSU"
     return isinstance(value, _PLAIN)
 
