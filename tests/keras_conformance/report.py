@@ -71,6 +71,8 @@ class Report:
         for (kind, error, place), group in verdicts.by_kind(self.unlisted()):
             lines.append(f"{len(group):4d} {kind}: {error}")
             lines.append(f"       at {place or '?'}")
+            if kind.endswith("hung"):
+                lines += [f"       {v.test}: {', '.join(v.ours)}" for v in group[:EXAMPLES]]
             names = sorted({v.test for v in group})
             more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
             lines += [f"       {name}" for name in names[:EXAMPLES]] + ([f"      {more}"] if more else [])

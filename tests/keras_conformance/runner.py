@@ -197,18 +197,32 @@ def _judged(series: Series, ids: Sequence[str], records: processes.Records, work
     unlisted = [n for n, v in found.items() if v.kind != "passed" and listed.reason(v.test, workers) is None]
     if len(unlisted) <= TRIED_AGAIN:
         for number, name in enumerate(unlisted):
-            again = series.run(f"{workers}-again-{number}", [name], workers)
-            found[name] = _second(found[name], verdicts.judge(name, again, workers))
+            found[name] = _again(series, found[name], name, ids, f"{workers}-again-{number}")
     differ = sum(verdict.kind != "passed" for verdict in found.values())
     _tell(f"{workers} ranks: {len(ids) - differ} of {len(ids)} as alone, in {records.worlds} worlds")
     return list(found.values())
 
 
-def _second(first: Verdict, again: Verdict) -> Verdict:
-    """A test that differs only after others is told as that, and still differs."""
+def _again(series: Series, first: Verdict, name: str, ids: Sequence[str], place: str) -> Verdict:
+    """Tries a test that differs in a world of its own, and then after the tests of its file that came before it.
+
+    What differs only there is another test's doing, and still differs. What differs neither way is told, with the
+    places where its threads were, and let be, as pytest's ``--reruns 1`` does for our own tests.
+    """
+    again = verdicts.judge(name, series.run(place, [name], first.workers), first.workers)
     if again.kind != "passed":
         return again
-    return verdicts.after_others(first)
+    file = name.partition("::")[0]
+    before = [other for other in ids[: list(ids).index(name)] if other.startswith(f"{file}::")]
+    if before:
+        together = series.run(f"{place}-after", [*before, name], first.workers)
+        again = verdicts.judge(name, together, first.workers)
+    if again.kind != "passed":
+        return verdicts.after_others(again)
+    _tell(f"{first.workers} ranks: passed when tried twice more: {first.test}: {first.kind}: {first.error}")
+    for line in first.ours:
+        _tell(f"    at {line}")
+    return again
 
 
 def _tell(text: str) -> None:

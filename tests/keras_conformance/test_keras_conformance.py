@@ -9,6 +9,7 @@ from pathlib import Path
 import processes
 import pytest
 import report
+import runner
 import verdicts
 
 PLANTED = """
@@ -193,3 +194,48 @@ def test_an_exception_may_hold_for_some_worlds_only(tmp_path: Path) -> None:
 def test_the_committed_list_can_be_read() -> None:
     """The list that the gate uses is well formed."""
     verdicts.exceptions()
+
+
+TROUBLED = """
+    import os
+    import threading
+    from pathlib import Path
+
+    SEEN = []
+
+
+    def test_leaves_something():
+        SEEN.append(1)
+
+
+    def test_that_minds_what_is_left():
+        assert not SEEN
+
+
+    def test_of_which_one_rank_hangs_once():
+        marker = Path(__file__).with_name("hung")
+        if os.environ.get("OMPI_COMM_WORLD_RANK") == "1" and not marker.exists():
+            marker.touch()
+            threading.Event().wait()
+"""
+
+
+@pytest.mark.slow
+def test_what_differs_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hang that does not come back is told and let be; what another test causes still differs."""
+    tests = tmp_path / "tests"
+    (tests / FILE).parent.mkdir(parents=True)
+    (tests / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tests / FILE).write_text(textwrap.dedent(TROUBLED))
+    series = runner.Series(tmp_path / "worlds", tests, (FILE,), "mpi", 20.0)
+    records = series.run("2", None, 2)
+    found = {v.test.split("::")[1]: v.kind for v in runner._judged(series, records.collected, records, 2)}
+    assert found == {
+        "test_leaves_something": "passed",
+        "test_of_which_one_rank_hangs_once": "passed",
+        "test_that_minds_what_is_left": "after others: other result",
+    }
+    assert (
+        "passed when tried twice more: planted/planted_test.py::test_of_which_one_rank_hangs_once: hung"
+        in (capsys.readouterr().out)
+    )
