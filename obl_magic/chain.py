@@ -145,6 +145,7 @@ def _weights_of(found: Run | TrialView | dict[str, Any]) -> Path:
     run = found.run if isinstance(found, TrialView) else found
     if isinstance(run, dict):
         raise UsageProblem("init-from: a dict", "a search, one of its trials, or a run", "--init-from best")
+    run._refuse_foreign("the weights")
     folder = RunDir.at(run.dir)
     if not folder.weights.is_file() and not _write_down(run, folder):
         kept = (

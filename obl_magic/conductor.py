@@ -29,6 +29,7 @@ from obl_magic.payload import files
 from obl_magic.request import VERIFY_STEPS, checked_options, checked_settings, checked_verify, engine_for
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
+from obl_magic.trust import refuse_foreign
 from obl_magic.values import Captured, CarriedGenerators, CellSource, Job, Options
 
 
@@ -119,6 +120,8 @@ def run(
             show_table(report.text(), report.html())
         report.check()
     earlier = None if resume is None else Run.open(resume)
+    if earlier is not None:
+        refuse_foreign(earlier.dir, f"resume={resume}", f"copy it: cp -r {earlier.dir} COPY")
     return launch(
         call, options, background=background, display=display, earlier=earlier, lineage=taken.lineage
     )

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from obl_magic import trust
 from obl_magic.errors import SetupProblem
 
 
@@ -217,6 +218,7 @@ class StudyDir:
         try:
             folder.path.parent.mkdir(mode=0o700, exist_ok=True)
             folder.path.mkdir(mode=0o700)
+            trust.made(folder.path)
         except OSError as error:
             raise unwritable(folder.path, error) from error
         return folder
@@ -231,7 +233,7 @@ def create(where: Path | None = None, now: datetime | None = None) -> RunDir:
     """A new, empty, private run folder with an id that no other run has.
 
     Raises:
-        SetupProblem: the folder cannot be written.
+        SetupProblem: the folder cannot be written, or others can write it, too.
     """
     return RunDir(_new_folder((where or home()) / "runs", now))
 
@@ -248,11 +250,16 @@ def create_study(where: Path | None = None, now: datetime | None = None) -> Stud
 def _new_folder(among: Path, now: datetime | None) -> Path:
     stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
     try:
-        among.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            among.parent.mkdir(parents=True, mode=0o700)
+        among.mkdir(exist_ok=True, mode=0o700)
+        for folder in (among.parent, among):
+            trust.refuse_open(folder)
         while True:
             path = among / f"{stamp}-{secrets.token_hex(3)}"
             try:
                 path.mkdir(mode=0o700)
+                trust.made(path)
                 return path
             except FileExistsError:
                 continue

@@ -22,6 +22,7 @@ from obl_magic.failures import error_of
 from obl_magic.kernel_process import is_gone
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, existing, existing_studies, unwritable
+from obl_magic.trust import refuse_foreign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,17 +168,26 @@ class Run:
         self._values: dict[int, Any] = {}
         self._error: BaseException | None = None
         self._shown_in: int | None = None
+        self._trusted = False
 
     @classmethod
-    def open(cls, run: str | RunDir) -> Run:
+    def open(cls, run: str | RunDir, *, trust: bool = False) -> Run:
         """An earlier run, by its id, by the beginning or end of its id, or by its folder.
+
+        Its value, its error, its checkpoints and its job are pickles: to read one runs what it holds. They are
+        refused where somebody else may have written them.
+
+        Args:
+            run: the run. trust: read its pickles whoever may have written them.
 
         Raises:
             UsageProblem: there is no such run, or more than one.
         """
         folder = run if isinstance(run, RunDir) else _find(run)
         manifest = json.loads(folder.manifest.read_text())
-        return cls(Ledger.of(folder, manifest.get("kernel")), manifest)
+        found = cls(Ledger.of(folder, manifest.get("kernel")), manifest)
+        found._trusted = trust
+        return found
 
     @property
     def id(self) -> str:
@@ -247,6 +257,7 @@ class Run:
     def error(self) -> BaseException | None:
         """Why the run did not succeed: the worker's exception where it could travel; None if it did."""
         if self._error is None and self.status not in ("running", "succeeded", "pruned"):
+            self._refuse_foreign("the error")
             self._error = error_of(self._state, self._ledger.folder)
             self._error.run = self  # type: ignore[attr-defined]
         return self._error
@@ -314,8 +325,15 @@ class Run:
     def _value_of(self, rank: int) -> Any:
         if rank not in self._values:
             name = (self._state.results or {}).get(rank)
+            if name:
+                self._refuse_foreign("the value")
             self._values[rank] = files.load(self.dir / name) if name else None
         return self._values[rank]
+
+    def _refuse_foreign(self, what: str) -> None:
+        """Refuses what somebody else may have written, unless the run was opened with ``trust=True``."""
+        if not self._trusted:
+            refuse_foreign(self.dir, f"{what} of {self.id}")
 
     def _keep_value(self, value: Any) -> None:
         self._values[0] = value

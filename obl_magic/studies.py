@@ -23,6 +23,7 @@ from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.objective import Objective, checked_objective
 from obl_magic.study.results import AblationResult, Study, open_results
 from obl_magic.study_conductor import MakePlan, Wish, conduct, shared_job
+from obl_magic.trust import refuse_foreign
 from obl_magic.values import RESERVED, Captured, CellSource
 from obl_magic.worker import execute
 from obl_magic.worker.report import Reporter
@@ -258,6 +259,7 @@ def _earlier(resume: str | None) -> Study | None:
         raise UsageProblem(
             f"resume={resume}, which is under way", "a search that has ended", "%oblivious stop"
         )
+    refuse_foreign(found._folder.path, f"resume={resume}", f"copy it: cp -r {found._folder.path} COPY")
     return found
 
 

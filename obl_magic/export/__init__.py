@@ -44,18 +44,21 @@ class Exported:
         return f"wrote {self.script}{beside}{anew}; to run it: python {shlex.quote(str(self.script))}"
 
 
-def export(name: str, file: str, namespace: Mapping[str, Any] | None = None) -> Exported:
+def export(
+    name: str, file: str, namespace: Mapping[str, Any] | None = None, *, trust: bool = False
+) -> Exported:
     """Writes a run's function, arguments and settings as a script that runs with ``python`` and with ``mpirun``.
 
     Args:
         name: the run, as for :meth:`Run.open`. file: path of the script; it must not exist yet.
         namespace: the notebook's names, for runs whose folder does not hold everything.
+        trust: read its pickles whoever may have written them; see :meth:`Run.open`.
 
     Raises:
         UsageProblem: there is no such run, a file is in the way, or not everything can be had any more.
         SetupProblem: the files cannot be written.
     """
-    run = Run.open(name)
+    run = Run.open(name, trust=trust)
     script = Path(file).expanduser()
     beside = script.with_name(script.name + ".pkl")
     weights = script.with_name(script.name + ".npz")

@@ -17,6 +17,7 @@ from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, buffers_of
 from obl_magic.runs import Run
+from obl_magic.trust import refuse_foreign
 from obl_magic.values import Job, Settings
 
 LARGE_BYTES = 1_000_000
@@ -37,6 +38,9 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     folder = run._ledger.folder
     shared = RunDir(folder.path.parents[1]) if run._manifest.get("study") else folder
     if shared.job.is_file():
+        run._refuse_foreign("the job")
+        if shared is not folder and not run._trusted:
+            refuse_foreign(shared.path, f"the job of {run.id}")
         try:
             job: Job = files.load(shared.job)
         except SetupProblem:  # its arrays are gone
