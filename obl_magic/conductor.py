@@ -175,7 +175,7 @@ def launch(
         remove_leftovers()
         folder = rundir.create()
         notes = [] if earlier is None else _take_over(earlier, captured, folder)
-        header = header_of(captured, options, chosen, reason, folder)
+        header = header_of(captured, options, arguments, chosen, reason, folder)
         settings = replace(options.settings, goes_on=earlier is not None, keep_each_epoch=options.retries > 0)
         engine = "alone" if workers is None else chosen
         job = job_of(captured, call, replace(options, settings=settings), engine, folder.path)

@@ -13,25 +13,33 @@ from typing import Any
 
 from obl_magic import payload
 from obl_magic.capture.captured_names import size_bytes, type_name
+from obl_magic.capture.credentials import looks_secret
 from obl_magic.display.base import Header
 from obl_magic.kernel_process import this_process
 from obl_magic.rundir import RunDir
-from obl_magic.values import LR_SCALES, Captured, Options
+from obl_magic.values import HIDDEN, LR_SCALES, Captured, Options
 from obl_magic.world import mpi
 
 LARGE_BYTES = 100_000_000
 
 
-def header_of(captured: Captured, options: Options, engine: str, reason: str, folder: RunDir) -> Header:
-    """What is known of a run before its first event."""
+def header_of(
+    captured: Captured,
+    options: Options,
+    arguments: Mapping[str, str],
+    engine: str,
+    reason: str,
+    folder: RunDir,
+) -> Header:
+    """What is known of a run before its first event; ``arguments`` as :func:`in_words` tells them."""
     return Header(
         run_id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
         engine_reason=reason, batch=options.settings.batch, cores=mpi.cores(), started_s=time.time(),
-        lines=tuple(_remarks(captured, options)), folder=_short(folder.path),
+        lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path),
     )  # fmt: skip
 
 
-def _remarks(captured: Captured, options: Options) -> list[str]:
+def _remarks(captured: Captured, options: Options, arguments: Mapping[str, str]) -> list[str]:
     """What the user should know before the ranks start."""
     said = []
     settings, size = options.settings, options.workers or 1
@@ -55,6 +63,11 @@ def _remarks(captured: Captured, options: Options) -> list[str]:
                 f"{name.path} looks like a credential and is sent to the ranks; "
                 "better: os.environ inside the function, set before the run"
             )
+    for argument in (each for each, words in arguments.items() if words == HIDDEN):
+        said.append(
+            f"the argument {argument} looks like a credential and is written down as {HIDDEN}; "
+            "better: os.environ inside the function, set before the run"
+        )
     return said
 
 
@@ -95,9 +108,12 @@ def manifest_of(
 
 
 def in_words(args: Mapping[str, Any]) -> dict[str, str]:
-    """The ``repr`` of each argument, unless that would take megabytes."""
+    """The ``repr`` of each argument, unless that would take megabytes or tell a credential."""
     words = {}
     for name, value in args.items():
+        if looks_secret(name, value):
+            words[name] = HIDDEN
+            continue
         size = size_bytes(value, payload.dumps)
         large = f"<{type_name(value)}, {size / 1e6:.1f} MB>"
         words[name] = repr(value) if size < LARGE_BYTES / 100 else large

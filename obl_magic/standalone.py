@@ -18,7 +18,7 @@ from obl_magic.events.event import Event, Metric, Note
 from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
-from obl_magic.values import Job, Settings
+from obl_magic.values import HIDDEN, Job, Settings
 from obl_magic.worker import execute, ranks, tracebacks
 from obl_magic.worker.report import Reporter
 from obl_magic.world import mpi
@@ -76,7 +76,16 @@ def run(
 
     Returns:
         What the function returned on this rank.
+
+    Raises:
+        UsageProblem: the payload is missing, or an argument still stands as ``***``.
     """
+    for name in (name for name, value in args.items() if isinstance(value, str) and value == HIDDEN):
+        raise UsageProblem(
+            f"the argument {name}, which is {HIDDEN} in {Path(script).name}",
+            "its value, which an export leaves out where it looks like a credential",
+            f'write os.environ["{name.upper()}"] in its place, with import os above',
+        )
     me, out = ranks.identify(), sys.stdout
     if me.rank not in show_ranks:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115

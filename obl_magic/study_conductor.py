@@ -171,8 +171,9 @@ def _prepared(
     plan = make(folder, wish.worlds)
     alone = options.workers is None or wish.workers_per_trial == 1
     job = shared_job(wish, captured, folder.path, "alone" if alone else engine)
-    about: Header = header_of(captured, trial_options, engine, reason, folder.shared)
-    manifest = manifest_of(captured, trial_options, in_words(job.args), about, capture_s)
+    arguments = in_words(job.args)
+    about: Header = header_of(captured, trial_options, arguments, engine, reason, folder.shared)
+    manifest = manifest_of(captured, trial_options, arguments, about, capture_s)
     if options.workers is not None:
         files.save(job, folder.shared, folder.shared.job, own_modules())
         for buffer in job.buffers:  # on disk now, from where the ranks take them

@@ -16,6 +16,9 @@ RESERVED = ("reporter", "hparams")
 PROVES = ("auto", "off")
 """Whether steps with code of the user's prove themselves, as users spell it."""
 
+HIDDEN = "***"
+"""What stands for a credential in whatever is written down or shown."""
+
 LR_SCALES: dict[str, Callable[[int], float]] = {"none": lambda size: 1.0, "linear": float, "sqrt": math.sqrt}
 """By what a learning rate is multiplied where the global batch is ``size`` times the code's."""
 

@@ -7,6 +7,8 @@ import json
 import os
 import secrets
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,8 @@ import psutil
 import pytest
 
 import obl_magic
+from obl_magic.errors import UsageProblem
+from obl_magic.export import export
 
 PACKAGE = Path(obl_magic.__file__).parent
 SECRET = secrets.token_hex(16)
@@ -207,3 +211,62 @@ def test_what_looks_like_a_credential_is_named_before_launch_and_not_written_dow
     )
     for path in done.dir.iterdir():
         assert path.name == "job.pkl" or api_key.encode() not in path.read_bytes()
+
+
+def calls_home(api_key: str, lr: float = 0.1) -> float:
+    """Takes a credential as an argument."""
+    return len(api_key) * lr
+
+
+def _holds(folder: Path, secret: str) -> list[str]:
+    """The files that hold a text, but for the job, which the ranks need."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "job.pkl"]
+    return [path.name for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_an_argument_that_looks_like_a_credential_is_written_down_as_stars(home: Path) -> None:
+    """The panel names it; no record, of a run or of a search with its trials, holds its value."""
+    said = (
+        "the argument api_key looks like a credential and is written down as ***; "
+        "better: os.environ inside the function, set before the run"
+    )
+    run = obl_magic.run(calls_home, args={"api_key": SECRET}, quiet=True)
+    manifest = json.loads((run.dir / "run.json").read_text())
+    assert manifest["arguments"] == {"api_key": "***"}
+    assert said in manifest["header"]["lines"]
+    assert _holds(run.dir, SECRET) == []
+    study = obl_magic.search(
+        calls_home, "lr=float(0,1)", args={"api_key": SECRET}, trials=2, maximize="value", quiet=True
+    )
+    assert said in study._manifest["header"]["lines"]
+    assert study.best.run._manifest["arguments"]["api_key"] == "***"
+    assert _holds(study._folder.path, SECRET) == []
+    with pytest.raises(UsageProblem, match=r"argument api_key is \*\*\*; .*--arg api_key="):
+        obl_magic.run(calls_home, params=run, quiet=True)
+
+
+@pytest.mark.slow
+def test_a_script_asks_for_the_credential_that_it_does_not_hold(home: Path) -> None:
+    """It names the place where it is to be had from; with it, the script runs."""
+    run = obl_magic.run(calls_home, args={"api_key": SECRET}, workers=1, engine="mpi", quiet=True)
+    script = home / "script" / "train.py"
+    script.parent.mkdir()
+    export(run.id, str(script), {"calls_home": calls_home})
+    assert _holds(script.parent, SECRET) == []
+
+    def ran() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, "API_KEY": SECRET},
+        )  # fmt: skip
+
+    assert (
+        "got the argument api_key, which is *** in train.py; expected its value, which an export leaves out where it "
+        'looks like a credential; do: write os.environ["API_KEY"] in its place, with import os above'
+    ) in ran().stderr
+    text = script.read_text()
+    mended = text.replace("'***'", 'os.environ["API_KEY"]').replace(
+        "import obl_magic.standalone", "import os\nimport obl_magic.standalone", 1
+    )
+    script.write_text(mended)
+    assert "returned 3.2" in ran().stdout

@@ -7,11 +7,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from obl_magic import payload
+from obl_magic.capture.credentials import looks_secret
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.export.found import job_of
@@ -19,7 +20,7 @@ from obl_magic.export.script import Call, script_of
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, buffers_of
 from obl_magic.runs import Run
-from obl_magic.values import Job
+from obl_magic.values import HIDDEN, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def export(
     with _modules_as_found(job):
         function, provided = payload.loads(job.payload, job.buffers)
         shown: Any = run._manifest["options"]["show_ranks"]
+        job = replace(job, args={n: HIDDEN if looks_secret(n, v) else v for n, v in job.args.items()})
         call = Call(run.id, job, function, provided, run.workers or 1, tuple(shown or ()))
         text = script_of(call, script.name)
     if text.needs_payload:
