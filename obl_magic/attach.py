@@ -91,7 +91,7 @@ def _newest() -> RunDir:
 
 def _is_left_alone(folder: RunDir) -> bool:
     """Whether nobody can be running it any more; known without reading its events."""
-    return is_gone(json.loads(folder.manifest.read_text()).get("kernel"))
+    return is_gone(json.loads(folder.manifest.read_text()).get("kernel"), folder.events)
 
 
 def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:

@@ -20,5 +20,5 @@ def remove_leftovers(where: Path | None = None) -> None:
     for folder in rundir.with_arrays(where):
         with contextlib.suppress(OSError, ValueError):
             manifest = folder.manifest if folder.manifest.is_file() else StudyDir(folder.path).manifest
-            if is_gone(json.loads(manifest.read_text()).get("kernel")):
+            if is_gone(json.loads(manifest.read_text()).get("kernel"), folder.events):
                 folder.tidy()

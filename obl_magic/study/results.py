@@ -131,7 +131,9 @@ class _Results:
         """``running``, ``succeeded``, ``failed``, ``interrupted`` or ``timed out``."""
         if self._driver is None and self._manifest["status"] == "running":
             self._manifest = json.loads(self._folder.manifest.read_text())
-            if self._manifest["status"] == "running" and is_gone(self._manifest.get("kernel")):
+            if self._manifest["status"] == "running" and is_gone(
+                self._manifest.get("kernel"), self._folder.rows
+            ):
                 return "interrupted"
         return str(self._manifest["status"])
 
