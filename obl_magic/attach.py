@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterable
 
 from obl_magic.display.base import Display
 from obl_magic.display.studies import StudyDisplay
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import Damaged, UsageProblem
 from obl_magic.events.event import STARTUP, Event, Log
 from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import RunDir, existing
@@ -91,7 +90,10 @@ def _newest() -> RunDir:
 
 def _is_left_alone(folder: RunDir) -> bool:
     """Whether nobody can be running it any more; known without reading its events."""
-    return is_gone(json.loads(folder.manifest.read_text()).get("kernel"), folder.events)
+    try:
+        return is_gone(folder.record().get("kernel"), folder.events)
+    except Damaged:  # it cannot be shown
+        return True
 
 
 def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:

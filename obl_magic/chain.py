@@ -7,17 +7,16 @@ brings here is measured by ``make bench`` and may be nothing.
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import Damaged, UsageProblem
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir, existing_studies
 from obl_magic.runs import Run
-from obl_magic.study.results import Study, TrialView, open_results
+from obl_magic.study.results import Study, TrialView, is_search, open_results
 
 BEST = "best"
 
@@ -82,11 +81,7 @@ def _found(option: str, source: Source, namespace: Mapping[str, Any] | None) -> 
 
 def _by_name(option: str, name: str, namespace: Mapping[str, Any]) -> Any:
     if name == BEST and not isinstance(namespace.get(name), (Study, Run, TrialView, dict)):
-        searches = [
-            folder
-            for folder in existing_studies()
-            if json.loads(folder.manifest.read_text())["kind"] == "search"
-        ]
+        searches = [folder for folder in existing_studies() if is_search(folder)]
         if not searches:
             raise UsageProblem(
                 f"--{option} best, where there was no search yet",
@@ -98,9 +93,13 @@ def _by_name(option: str, name: str, namespace: Mapping[str, Any]) -> Any:
         return namespace[name]
     try:
         return open_results(name)
+    except Damaged:
+        raise
     except UsageProblem as not_a_study:
         try:
             return Run.open(name)
+        except Damaged:
+            raise
         except UsageProblem:
             raise UsageProblem(
                 f"--{option} {name}",

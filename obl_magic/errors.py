@@ -29,6 +29,10 @@ class UsageProblem(OblError):
         return f"got {self.got}; expected {self.expected}; do: {self.do}"
 
 
+class Damaged(UsageProblem):
+    """A file of a run or a study is damaged, or another program or version wrote it."""
+
+
 class SetupProblem(OblError):
     """Something this machine lacks or has wrong (MPI, Horovod, TensorFlow, a folder).
 

@@ -1,17 +1,19 @@
-"""What ``%oblivious`` does in one line: runs, attach, logs, stop, standby, export, doctor. Imports no IPython."""
+"""What ``%oblivious`` does in one line, from runs to doctor. Imports no IPython."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import OblError, UsageProblem
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
 
-WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "doctor")
+WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor")
+_WHEN = "%Y-%m-%d %H:%M:%S"
 
 
 class Table:
@@ -33,12 +35,16 @@ def line_magic(
     namespace: Mapping[str, Any] | None = None,
     workers: int | None = None,
     engine: str = "auto",
+    keep: int | None = None,
+    older_days: float | None = None,
+    dry_run: bool = False,
 ) -> Any:
     """Runs one ``%oblivious`` line.
 
     Args:
         words: of the line, without its options. rank: whose log. namespace: the notebook's names.
         workers, engine: of the world that is to stand by.
+        keep, older_days, dry_run: what a pruning leaves, and whether it only says so.
 
     Raises:
         UsageProblem: the line means nothing here.
@@ -58,6 +64,8 @@ def line_magic(
         return Table(*_both(standby(rest, workers, engine)))
     if word == "attach":
         return attach(rest)
+    if word == "prune":
+        return Table(*_both(prune(rest, keep, older_days, dry_run)))
     if word == "export":
         return Table(*_both(export(rest, namespace)))
     raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", "%oblivious runs")
@@ -67,10 +75,29 @@ def runs_table() -> Any:
     """All runs and studies beside this notebook, newest first, as a DataFrame."""
     import pandas as pd
 
-    rows = [*map(_row_of_a_run, existing_runs()[::-1]), *map(_row_of_a_study, existing_studies()[::-1])]
+    rows = [_row(_row_of_a_run, folder) for folder in existing_runs()]
+    rows += [_row(_row_of_a_study, folder) for folder in existing_studies()]
     rows.sort(key=lambda row: row["started"], reverse=True)
     columns = ["run", "function", "status", "workers", "engine", "total_s", "started", "digest", "from"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _row(of: Callable[[Any], dict[str, Any]], folder: Any) -> dict[str, Any]:
+    """The row of a run or a study; of one that cannot be read, why."""
+    try:
+        return of(folder)
+    except (OblError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.got if isinstance(error, UsageProblem) else f"{type(error).__name__}: {error}"
+        stamp, _, _ = folder.id.rpartition("-")
+        return {"run": folder.id, "status": f"damaged: {why}", "started": _when_of(stamp)}
+
+
+def _when_of(stamp: str) -> str:
+    """When a run began, from its id."""
+    try:
+        return datetime.strptime(stamp, "%Y%m%d-%H%M%S").strftime(_WHEN)
+    except ValueError:
+        return ""
 
 
 def _row_of_a_run(folder: Any) -> dict[str, Any]:
@@ -101,7 +128,7 @@ def _row_of_a_study(folder: Any) -> dict[str, Any]:
 
 
 def _when(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(unix_s).strftime(_WHEN)
 
 
 def _origin(manifest: Mapping[str, Any]) -> str:
@@ -162,6 +189,28 @@ def export(rest: Sequence[str], namespace: Mapping[str, Any] | None) -> str:
             " ".join(["%oblivious export", *rest]), "a run and a file", "%oblivious export RUN train.py"
         )
     return write(rest[0], _unquoted(rest[1]), namespace).text()
+
+
+def prune(rest: Sequence[str], keep: int | None, older_days: float | None, dry_run: bool) -> str:
+    """Removes runs and studies, once it has been shown which; the sentence that says what was done.
+
+    Raises:
+        UsageProblem: it is not said what stays. SetupProblem: a folder cannot be removed.
+    """
+    from obl_magic.prune import prunable, remove, told
+
+    if rest:
+        raise UsageProblem(
+            " ".join(["%oblivious prune", *rest]), "--keep N or --older DAYS", "%oblivious prune --keep 20"
+        )
+    found = prunable(keep, older_days)
+    if not found:
+        return "nothing to remove"
+    sys.stdout.write(told(found) + "\n")
+    if dry_run:
+        return "nothing was removed (--dry-run)"
+    remove(found)
+    return "removed"
 
 
 def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:

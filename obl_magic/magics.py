@@ -91,6 +91,13 @@ class ObliviousMagics(Magics):
         "export RUN FILE, doctor",
     )
     @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
+    @argument("--keep", type=int, help="so many of the newest stay, for %%oblivious prune: --keep 20")
+    @argument(
+        "--older", type=float, help="remove what began so many days ago, for %%oblivious prune: --older 30"
+    )
+    @argument(
+        "--dry-run", action="store_true", help="only say what %%oblivious prune would remove: --dry-run"
+    )
     @line_cell_magic
     def oblivious(self, line: str, cell: str | None = None) -> Any:
         """Run the training function of this cell, unchanged, on N MPI ranks.
@@ -113,8 +120,9 @@ class ObliviousMagics(Magics):
             options.line = line
             if cell is None and not options.function:
                 return lines.line_magic(
-                    options.words, options.rank, self._shell.user_ns, options.workers, options.engine
-                )
+                    options.words, options.rank, self._shell.user_ns, options.workers, options.engine,
+                    options.keep, options.older, options.dry_run,
+                )  # fmt: skip
             return self._run(options, cell)
         except UsageProblem as error:
             raise UsageError(str(error)) from None
@@ -135,6 +143,12 @@ class ObliviousMagics(Magics):
                 f"{' '.join(options.words)!r} in %%oblivious",
                 "options that begin with --",
                 "%%oblivious --workers 2",
+            )
+        if options.keep is not None or options.older is not None or options.dry_run:
+            raise UsageProblem(
+                "--keep, --older or --dry-run with a function",
+                "%oblivious prune, on a line of its own",
+                "%oblivious prune --keep 20 --dry-run",
             )
         if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")

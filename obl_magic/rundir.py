@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic import trust
-from obl_magic.errors import SetupProblem
+from obl_magic.errors import Damaged, SetupProblem
 
 
 def home(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Path:
@@ -77,6 +77,12 @@ class RunDir:
     def manifest(self) -> Path:
         """Arguments, options, environment, seed, digest, captured names (JSON)."""
         return self.path / "run.json"
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest holds; see :func:`read_record`."""
+        return read_record(
+            self.manifest, ("function", "digest", "workers", "engine", "seed", "options", "header")
+        )
 
     @property
     def scratch(self) -> Path:
@@ -194,6 +200,10 @@ class StudyDir:
         """What was asked for, and what became of it (JSON)."""
         return self.path / "study.json"
 
+    def record(self) -> dict[str, Any]:
+        """What the manifest holds; see :func:`read_record`."""
+        return read_record(self.manifest, ("function", "digest", "workers", "kind", "status", "header"))
+
     @property
     def journal(self) -> Path:
         """Optuna's own journal of the search."""
@@ -304,6 +314,29 @@ def buffers_of(pickle: Path) -> Path:
 def private(path: str, flags: int) -> int:
     """Opens a file that only the user may read, whatever the umask; an ``opener`` for :func:`open`."""
     return os.open(path, flags, 0o600)
+
+
+def read_record(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """What a JSON file of a run or a study holds.
+
+    Raises:
+        Damaged: it is, or another program or version wrote it; with its path and what it lacks.
+    """
+    try:
+        found = json.loads(path.read_text())
+        why = "no record" if not isinstance(found, dict) else ""
+    except OSError as error:
+        found, why = {}, error.strerror or str(error)
+    except ValueError:
+        found, why = {}, "no JSON" if path.stat().st_size else "empty"
+    missing = [name for name in needed if not why and name not in found]
+    if why or missing:
+        raise Damaged(
+            f"{path}, which is damaged ({why or f'without {missing[0]}'})",
+            "the record that a run writes when it begins",
+            f"rm -r {path.parent}, if nothing in it is wanted any more",
+        )
+    return dict(found)
 
 
 def unwritable(path: Path, error: OSError) -> SetupProblem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -88,10 +87,15 @@ class Ledger:
                 self._kernel, self.folder.events
             )  # asked first: its last words may come just before its end
             events = []
+            damaged = self._follower.damaged
             for event in self._follower.each():
                 self._fold(event)
                 if not isinstance(event, Metric):
                     events.append(event)
+            if self._follower.damaged > damaged:
+                self._fold(
+                    Note(LAUNCHER, self._latest_s, _damaged(self.folder, self._follower.damaged), "damaged")
+                )
             if gone and self.state.ended_s is None:
                 self._fold(Ended(LAUNCHER, self._latest_s, "failed", _kernel_gone(self.folder, self._kernel)))
             return events
@@ -183,10 +187,10 @@ class Run:
             run: the run. trust: read its pickles whoever may have written them.
 
         Raises:
-            UsageProblem: there is no such run, or more than one.
+            UsageProblem: there is no such run, more than one, or its record is damaged.
         """
         folder = run if isinstance(run, RunDir) else _find(run)
-        manifest = json.loads(folder.manifest.read_text())
+        manifest = folder.record()
         found = cls(Ledger.of(folder, manifest.get("kernel")), manifest)
         found._trusted = trust
         return found
@@ -379,6 +383,12 @@ def _find(name: str) -> RunDir:
     known = ", ".join(run.id for run in runs[-3:]) or "none"
     what = "no run of that id" if not found else f"{len(found)} runs of that id"
     raise UsageProblem(f"run {name!r} ({what})", f"the id of one run; the newest: {known}", "%oblivious runs")
+
+
+def _damaged(folder: RunDir, lines: int) -> str:
+    return (
+        f"{lines} damaged line{'s' if lines > 1 else ''} of {folder.events.name} left out; the rest is shown"
+    )
 
 
 def _kernel_gone(folder: RunDir, kernel: Mapping[str, Any] | None) -> str:

@@ -59,12 +59,12 @@ class Follower:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_bytes = 0
+        self.damaged = 0
 
     def fresh(self) -> list[Event]:
         """The events whose lines were completed since the last call, in order; a half-written one comes later.
 
-        Raises:
-            ValueError: a line is not an event.
+        A line that is no event, as a power cut leaves, is left out and counted in ``damaged``.
         """
         return list(self.each())
 
@@ -80,13 +80,14 @@ class Follower:
                 if not line.endswith(b"\n"):
                     break
                 self._read_bytes += len(line)
-                yield from_json(line.decode("ascii", "replace"))
+                try:
+                    event = from_json(line.strip(b"\0").decode("ascii", "replace"))
+                except ValueError:
+                    self.damaged += 1
+                else:
+                    yield event
 
 
 def read(path: Path) -> Iterator[Event]:
-    """The events of a log, in order.
-
-    Raises:
-        ValueError: a line other than the last is not an event.
-    """
+    """The events of a log, in order; see :meth:`Follower.fresh`."""
     yield from Follower(path).each()

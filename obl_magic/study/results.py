@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from obl_magic.display.studies import ComponentRow, StudyHeader, StudyState, TrialRow
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import Damaged, UsageProblem
 from obl_magic.events.fold import RunState
 from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import RunDir, StudyDir, existing_studies
@@ -99,7 +98,7 @@ class _Results:
     @classmethod
     def open(cls, folder: StudyDir) -> Self:
         """A study that was conducted before, or elsewhere."""
-        return cls(folder, json.loads(folder.manifest.read_text()))
+        return cls(folder, folder.record())
 
     @property
     def id(self) -> str:
@@ -130,7 +129,7 @@ class _Results:
     def status(self) -> str:
         """``running``, ``succeeded``, ``failed``, ``interrupted`` or ``timed out``."""
         if self._driver is None and self._manifest["status"] == "running":
-            self._manifest = json.loads(self._folder.manifest.read_text())
+            self._manifest = self._folder.record()
             if self._manifest["status"] == "running" and is_gone(
                 self._manifest.get("kernel"), self._folder.rows
             ):
@@ -493,11 +492,24 @@ def open_results(name: str | StudyDir) -> Study | AblationResult:
     """An earlier study by its id, by the beginning or end of its id, or by the name that ``--out`` gave it.
 
     Raises:
-        UsageProblem: there is no such study, or more than one.
+        UsageProblem: there is no such study, more than one, or its record is damaged.
     """
     folder = name if isinstance(name, StudyDir) else _find(name)
-    kind = json.loads(folder.manifest.read_text())["kind"]
+    kind = folder.record()["kind"]
     return (Study if kind == "search" else AblationResult).open(folder)
+
+
+def is_search(folder: StudyDir) -> bool:
+    """Whether a folder holds a search that can be read."""
+    return _readable(folder).get("kind") == "search"
+
+
+def _readable(folder: StudyDir) -> Mapping[str, Any]:
+    """A study's record; nothing of one that is damaged, which is named where it is asked for."""
+    try:
+        return folder.record()
+    except Damaged:
+        return {}
 
 
 def is_study(name: str) -> bool:
@@ -514,7 +526,7 @@ def _find(name: str) -> StudyDir:
     found = [each for each in folders if each.id == name]
     found = found or [each for each in folders if each.id.startswith(name) or each.id.endswith(name)]
     if not found:  # a name may have been given to many; the newest is meant, as in a notebook
-        found = [each for each in folders if json.loads(each.manifest.read_text()).get("out") == name][-1:]
+        found = [each for each in folders if _readable(each).get("out") == name][-1:]
     if len(found) == 1:
         return found[0]
     known = ", ".join(each.id for each in folders[-3:]) or "none"

@@ -46,12 +46,23 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: int) -> None:
     assert list(read(path)) == EVENTS[:1]
 
 
-def test_damage_elsewhere_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [b'{"kind":"x"}\n', b"\n", b"[]\n", b"\0\0\0\n", b"\xff{\n", b'{"kind":\n']
+)
+def test_damage_elsewhere_is_counted_and_the_rest_is_read(tmp_path: Path, damage: bytes) -> None:
     """Never silently a shorter history."""
     path = written(tmp_path / "log")
-    path.write_bytes(b'{"kind":"x"}\n' + path.read_bytes())
-    with pytest.raises(ValueError, match="not an event: "):
-        list(read(path))
+    path.write_bytes(damage + path.read_bytes())
+    follower = Follower(path)
+    assert follower.fresh() == EVENTS
+    assert follower.damaged == 1
+
+
+def test_zeros_that_a_power_cut_left_before_a_line_are_no_part_of_it(tmp_path: Path) -> None:
+    """Some file systems grow a file before they fill it."""
+    path = written(tmp_path / "log")
+    path.write_bytes(b"\0" * 4096 + path.read_bytes())
+    assert list(read(path)) == EVENTS
 
 
 def test_a_log_that_does_not_exist_has_no_events(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Damaged, older and foreign files: the healthy rest is shown, and the damaged one is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import obl_magic
+from obl_magic.attach import attach
+from obl_magic.errors import Damaged
+from obl_magic.lines import runs_table
+from obl_magic.runs import Run
+from obl_magic.study.results import open_results
+
+DAMAGE = {
+    "empty": (lambda text: "", "empty"),
+    "half": (lambda text: text[: len(text) // 2], "no JSON"),
+    "zeros": (lambda text: "\0" * len(text), "no JSON"),
+    "a list": (lambda text: "[1, 2]", "no record"),
+    "a missing key": (
+        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "digest"}),
+        "without digest",
+    ),
+}
+
+
+def train(lr: float = 0.1) -> float:
+    """A function to run."""
+    return lr
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_named_beside_the_healthy_ones(home: Path, damage: str) -> None:
+    """In the table, and in a sentence where it is asked for."""
+    change, why = DAMAGE[damage]
+    bad, good = obl_magic.run(train, quiet=True), obl_magic.run(train, quiet=True)
+    record = bad.dir / "run.json"
+    record.write_text(change(record.read_text()))
+    table = runs_table().set_index("run")
+    assert table.loc[good.id, "status"] == "succeeded"
+    assert table.loc[bad.id, "status"] == f"damaged: {record}, which is damaged ({why})"
+    for use in (Run.open, lambda name: obl_magic.run(train, params=name, quiet=True)):
+        with pytest.raises(Damaged, match=re.escape(f"run.json, which is damaged ({why})")):
+            use(bad.id)
+    with pytest.raises(Damaged, match=f"do: rm -r {bad.dir}, if nothing in it is wanted any more"):
+        attach(bad.id)
+    assert Run.open(good.id).value == 0.1
+    assert obl_magic.run(train, params=good.id, quiet=True).value == 0.1
+
+
+def test_a_damaged_search_is_named_beside_the_healthy_ones(home: Path) -> None:
+    """``best`` means the newest that can be read."""
+    good = obl_magic.search(train, "lr=float(0,1)", trials=2, maximize="value", quiet=True)
+    bad = obl_magic.search(train, "lr=float(0,1)", trials=1, maximize="value", quiet=True, out="named")
+    bad._folder.manifest.write_text("{")
+    table = runs_table().set_index("run")
+    assert table.loc[good.id, "status"] == "succeeded"
+    assert table.loc[bad.id, "status"].startswith("damaged: ")
+    with pytest.raises(Damaged, match="no JSON"):
+        open_results(bad.id)
+    with pytest.raises(Damaged, match="no JSON"):
+        obl_magic.search(train, resume=bad.id, trials=2, quiet=True)
+    assert obl_magic.run(train, params="best", quiet=True).value == good.best.value
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 512 + b"\n", b"not json\n", b'{"kind": "unheard of"}\n'])
+def test_damage_in_a_log_costs_its_line_and_is_said(home: Path, damage: bytes) -> None:
+    """The run keeps its status, its value and the rest of its numbers."""
+    run = obl_magic.run(train, quiet=True)
+    log = run.dir / "events.jsonl"
+    first, rest = log.read_bytes().split(b"\n", 1)
+    log.write_bytes(first + b"\n" + damage + rest)
+    again = Run.open(run.id)
+    assert again.status == "succeeded"
+    assert again.value == 0.1
+    assert again.notes == ["1 damaged line of events.jsonl left out; the rest is shown"]
+
+
+def test_a_log_without_anything_is_that_of_a_run_that_failed(home: Path) -> None:
+    """Nobody runs it, and nothing says how it ended."""
+    run = obl_magic.run(train, quiet=True)
+    (run.dir / "events.jsonl").write_bytes(b"")
+    record = json.loads((run.dir / "run.json").read_text())
+    (run.dir / "run.json").write_text(json.dumps({**record, "kernel": None}))
+    assert runs_table().set_index("run").loc[run.id, "status"] == "failed"
