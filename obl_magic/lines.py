@@ -101,14 +101,14 @@ def _when_of(stamp: str) -> str:
 
 
 def _row_of_a_run(folder: Any) -> dict[str, Any]:
-    from obl_magic.runs import LIVE, Run
+    from obl_magic.runs import glance
 
-    run = LIVE.get(folder.id) or Run.open(folder)
+    told, (status, total_s) = folder.record(), glance(folder)
     return {
-        "run": run.id, "function": run._manifest["function"], "status": run.status,
-        "workers": run.workers or "here", "engine": run.engine, "total_s": run.timings["total_s"],
-        "started": _when(run._manifest["header"]["started_s"]), "digest": run.digest[:12],
-        "from": _origin(run._manifest),
+        "run": folder.id, "function": told["function"], "status": status,
+        "workers": told["workers"] or "here", "engine": told["engine"], "total_s": total_s,
+        "started": _when(told["header"]["started_s"]), "digest": told["digest"][:12],
+        "from": _origin(told),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from obl_magic.errors import Damaged, OblError, SetupProblem, UsageProblem
 from obl_magic.rundir import RunDir, StudyDir, existing, existing_studies
-from obl_magic.runs import Run
+from obl_magic.runs import glance
 from obl_magic.study.results import open_results
 
 DAY_S = 86_400.0
@@ -102,10 +102,10 @@ def _manifest(folder: RunDir | StudyDir) -> Mapping[str, Any]:
 
 def _lives(folder: RunDir | StudyDir) -> bool:
     try:
-        found = Run.open(folder) if isinstance(folder, RunDir) else open_results(folder)
+        status = glance(folder)[0] if isinstance(folder, RunDir) else open_results(folder).status
     except OblError:
         return False
-    return found.status == "running"
+    return status == "running"
 
 
 def _sources(manifest: Mapping[str, Any]) -> Iterator[str]:

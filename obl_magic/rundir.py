@@ -85,6 +85,11 @@ class RunDir:
         )
 
     @property
+    def summary(self) -> Path:
+        """How the run ended (JSON), so that a table of many runs need not read their events."""
+        return self.path / "summary.json"
+
+    @property
     def scratch(self) -> Path:
         """Files that frameworks generate while the run lasts; gone afterwards."""
         return self.path / "scratch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from obl_magic.display.base import Header
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
 from obl_magic.events.fold import SINGLE_STEP, RunState, empty, fold_all
 from obl_magic.events.journal import Journal
@@ -20,7 +21,7 @@ from obl_magic.events.table import NONE, MetricTable
 from obl_magic.failures import error_of
 from obl_magic.kernel_process import is_gone
 from obl_magic.payload import files
-from obl_magic.rundir import RunDir, existing, existing_studies, unwritable
+from obl_magic.rundir import RunDir, existing, existing_studies, read_record, unwritable
 from obl_magic.trust import refuse_foreign
 
 if TYPE_CHECKING:
@@ -146,11 +147,17 @@ class Ledger:
             listener(event)
 
     def close(self) -> None:
-        """Closes the log; later events are dropped."""
+        """Closes the log; later events are dropped. How the run ended is written down beside it."""
         with self._lock:
-            if self._journal is not None:
-                self._journal.close()
-                self._journal = None
+            if self._journal is None:
+                return
+            self._journal.close()
+            self._journal = None
+            state = self.state
+            if state.ended_s is not None:
+                ended = {"status": state.status, "total_s": _since(state.started_s, state.ended_s)}
+                with contextlib.suppress(SetupProblem):  # then its events are read
+                    self.folder.write_json(self.folder.summary, ended)
 
     def _fold(self, event: Event) -> None:
         self._unfolded.append(event)
@@ -365,6 +372,19 @@ class Run:
         if here is not None and here == current_cell():
             return
         show_still(self._header, self._state, epoch_rows(self._ledger.rows))
+
+
+def glance(folder: RunDir) -> tuple[str, float | None]:
+    """(status, seconds from begin to end) of a run, read from its events only where it has no summary.
+
+    Raises:
+        Damaged: neither can be read.
+    """
+    if folder.id in LIVE or not folder.summary.is_file():
+        run = LIVE.get(folder.id) or Run.open(folder)
+        return run.status, run.timings["total_s"]
+    ended = read_record(folder.summary, ("status", "total_s"))
+    return ended["status"], ended["total_s"]
 
 
 def epoch_rows(rows: MetricTable) -> MetricTable:

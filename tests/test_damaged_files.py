@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,26 @@ def test_a_log_without_anything_is_that_of_a_run_that_failed(home: Path) -> None
     """Nobody runs it, and nothing says how it ended."""
     run = obl_magic.run(train, quiet=True)
     (run.dir / "events.jsonl").write_bytes(b"")
+    (run.dir / "summary.json").unlink()
     record = json.loads((run.dir / "run.json").read_text())
     (run.dir / "run.json").write_text(json.dumps({**record, "kernel": None}))
     assert runs_table().set_index("run").loc[run.id, "status"] == "failed"
+
+
+def test_a_thousand_runs_are_listed_in_a_second(home: Path) -> None:
+    """Ten of them have reported a hundred thousand numbers each; none of these is read."""
+    runs_table()  # imports pandas
+    model = obl_magic.run(train, quiet=True)
+    metric = '{"kind":"metric","rank":0,"time_s":1.0,"values":{"loss":0.5},"step":1,"epoch":1}\n'
+    for number in range(1000):
+        folder = home / "runs" / f"20200101-{number:06d}-{number:06x}"
+        shutil.copytree(model.dir, folder)
+        if number < 10:
+            with open(folder / "events.jsonl", "a") as log:
+                log.write(metric * 100_000)
+    began = time.perf_counter()
+    table = runs_table()
+    seconds = time.perf_counter() - began
+    assert len(table) == 1001
+    assert set(table["status"]) == {"succeeded"}
+    assert seconds < 1.0
