@@ -75,8 +75,8 @@ def runs_table() -> Any:
     """All runs and studies beside this notebook, newest first, as a DataFrame."""
     import pandas as pd
 
-    rows = [_row(_row_of_a_run, folder) for folder in existing_runs()]
-    rows += [_row(_row_of_a_study, folder) for folder in existing_studies()]
+    rows = [_row(_row_of_a_run, folder) for folder in existing_runs()[::-1]]
+    rows += [_row(_row_of_a_study, folder) for folder in existing_studies()[::-1]]
     rows.sort(key=lambda row: row["started"], reverse=True)
     columns = ["run", "function", "status", "workers", "engine", "total_s", "started", "digest", "from"]
     return pd.DataFrame(rows, columns=columns)

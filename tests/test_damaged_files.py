@@ -108,3 +108,9 @@ def test_a_thousand_runs_are_listed_in_a_second(home: Path) -> None:
     assert len(table) == 1001
     assert set(table["status"]) == {"succeeded"}
     assert seconds < 1.0
+
+
+def test_runs_of_one_second_are_listed_newest_first(home: Path) -> None:
+    """By when they were written down, which their ids do not tell."""
+    made = [obl_magic.run(train, quiet=True).id for _ in range(5)]
+    assert list(runs_table()["run"]) == made[::-1]
