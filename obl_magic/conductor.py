@@ -201,6 +201,7 @@ def launch(
         this._shown_in = None if options.quiet else current_cell()
         if live is not None:
             LIVE[this.id] = this
+            live.hold(this)
             live.start()
             if background:
                 live.show_from_a_thread()

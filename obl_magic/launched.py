@@ -74,9 +74,14 @@ class LaunchedRun:
         self._texts: queue.SimpleQueue[Log | Shown] = queue.SimpleQueue()
         self._stopping = stopping
         self._done = threading.Event()
+        self._held: object = None
         self._stand_by = stand_by
         self._deadline_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
         ledger.listen(self._queue_text)
+
+    def hold(self, run: object) -> None:
+        """Keeps what a user would stop or wait for until the run has ended, though nobody else may hold it."""
+        self._held = run
 
     def start(self) -> None:
         """Launches the ranks and the supervisor.
@@ -166,6 +171,7 @@ class LaunchedRun:
         self._ledger.folder.tidy()
         with STANDBY.lock:  # the next cell takes what is prepared here
             self._done.set()
+            self._held = None
             if self._stand_by and STANDBY.allowed:
                 with contextlib.suppress(OblError):  # the next run will say so itself
                     STANDBY.prepare(wanted(self._ranks, self._engine))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import json
@@ -20,10 +21,11 @@ import pandas as pd
 import pytest
 
 import obl_magic
-from obl_magic import report
+from obl_magic import lines, report
 from obl_magic.errors import CannotTravel, RankDied, RunFailed, UsageProblem
 from obl_magic.events.event import Ended, Launched, Metric, Result, Started
 from obl_magic.events.log import read
+from obl_magic.runs import LIVE, Run
 
 pytestmark = pytest.mark.slow
 
@@ -377,6 +379,26 @@ def test_two_background_runs_go_on_at_once(home: Path) -> None:
     assert [each.wait(60).status for each in runs] == ["succeeded", "succeeded"]
     assert [each.value for each in runs] == [a, b]
     assert runs[0].dir != runs[1].dir
+
+
+def test_a_background_run_that_nobody_holds_can_be_stopped(home: Path) -> None:
+    """By its id, or as the only one; once it has ended it is held no longer."""
+    gate = home / "gate"
+
+    def wait(gate: str) -> None:
+        Path(gate).touch()
+        time.sleep(60)
+
+    stopped = run(wait, workers=1, background=True, args={"gate": str(gate)}).id
+    gc.collect()
+    deadline_s = time.monotonic() + 60
+    while not gate.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    assert repr(lines.stop(stopped)) == f"stopped {stopped}"
+    gc.collect()
+    assert stopped not in LIVE
+    assert Run.open(stopped).status == "interrupted"
 
 
 def test_a_background_run_that_fails_keeps_its_error(home: Path) -> None:

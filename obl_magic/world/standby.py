@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from obl_magic.errors import SetupProblem
 from obl_magic.worker.ranks import STANDS_BY
 from obl_magic.world.channel import Channel
+from obl_magic.world.memory import available_bytes
 
 IDLE_S = 600.0
 LOOK_EVERY_S = 2.0
@@ -71,7 +70,7 @@ class Standby:
             if self._waiting is not None and self._waiting.serves(wanted):
                 return True
             self.drop()
-            if psutil.virtual_memory().available < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
+            if available_bytes() < 2 * wanted.ranks * SPARE_BYTES_A_RANK:
                 return False
             try:
                 env = {**wanted.env, STANDS_BY: wanted.engine}
@@ -109,7 +108,7 @@ class Standby:
         until = time.monotonic() + self._idle_s
         while self._waiting is waiting:
             gone = waiting.channel.world.wait(LOOK_EVERY_S)
-            short = psutil.virtual_memory().available < waiting.wanted.ranks * SPARE_BYTES_A_RANK
+            short = available_bytes() < waiting.wanted.ranks * SPARE_BYTES_A_RANK
             if (gone or short or time.monotonic() > until) and self._give_up(waiting):
                 waiting.channel.world.stop()
 
