@@ -133,8 +133,9 @@ sys.addaudithook(note)
 
 
 @pytest.mark.slow
-def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by the kernel while a run lasts, nor by the Python code of a rank; MPI's own are MPI's."""
+@pytest.mark.parametrize("engine", ["mpi", "horovod"])
+def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """Neither by the kernel while a run lasts, nor by a rank or the MPI in it; the launcher's own are mpirun's."""
     hook = home / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(AUDIT)
@@ -145,6 +146,10 @@ def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(gate: str) -> Any:
         import sys
 
+        import numpy as np
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, np.ones(1_000_000))  # whatever MPI opens is open now
         print("here", flush=True)
         while not Path(gate).exists():
             time.sleep(0.01)
@@ -152,15 +157,18 @@ def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     kernel = psutil.Process()
     before = listening(kernel)
-    run = obl_magic.run(fit, workers=2, engine="mpi", quiet=True, background=True, args={"gate": str(gate)})
+    run = obl_magic.run(fit, workers=2, engine=engine, quiet=True, background=True, args={"gate": str(gate)})
     during = set()
     while run.logs(0) != "here\n" or run.logs(1) != "here\n":
         during |= listening(kernel)
         assert run.wait(0.02).status == "running"
     during |= listening(kernel)
+    pids = [run._ledger.state.ranks[rank].pid for rank in (0, 1)]
+    ranks = [listening(psutil.Process(pid)) for pid in pids]
     gate.touch()
     assert run.values == [True, True]
     assert during <= before
+    assert ranks == [set(), set()]
     assert [path.read_text() for path in home.glob("audit-*")] == []
     assert not any(thread.name.startswith("obl-") for thread in threading.enumerate() if not thread.daemon)
 

@@ -127,7 +127,7 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
     if mpi.flavour == "openmpi":
         ours |= {
             "OMPI_MCA_mpi_yield_when_idle": "1",
-            "OMPI_MCA_btl": "^ofi",
+            "OMPI_MCA_btl": "self,sm" if mpi.major >= 5 else "self,vader",  # no rank listens at a port
             "OMPI_MCA_mtl": "^ofi",
             "OMPI_MCA_rmaps_base_oversubscribe": "1",
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

@@ -122,7 +122,7 @@ def test_each_engine_and_launcher_gets_its_own_settings_only() -> None:
     assert not [name for name in hydra if name.startswith(("OMPI_", "PRTE_", "HOROVOD_"))]
     horovod = mpi.environment(V5, {}, ranks=2, cores=2, engine="horovod")
     assert horovod["HOROVOD_CONTROLLER"] == "mpi"
-    assert horovod["OMPI_MCA_btl"] == "^ofi"
+    assert horovod["OMPI_MCA_btl"] == "self,sm"
 
 
 def test_the_environment_given_is_not_changed() -> None:
