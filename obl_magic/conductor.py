@@ -151,10 +151,12 @@ def launch(
     display: Display | None = None,
     earlier: Run | None = None,
     lineage: Mapping[str, Any] | None = None,
+    stand_by: bool = True,
 ) -> Run:
     """Runs a call whose options are checked; see :func:`run`.
 
-    ``earlier`` is the run that it goes on from, ``lineage`` where its parameters and weights come from.
+    ``earlier`` is the run that it goes on from, ``lineage`` where its parameters and weights come from; afterwards
+    a world like its own may stand by.
     """
     __tracebackhide__ = True
     began = time.perf_counter()
@@ -195,7 +197,9 @@ def launch(
         live = (
             None
             if workers is None
-            else LaunchedRun(ledger, options, chosen, shown, interrupted, stand_by=keeps_worlds_ready())
+            else LaunchedRun(
+                ledger, options, chosen, shown, interrupted, stand_by=stand_by and keeps_worlds_ready()
+            )
         )
         this = Run(ledger, manifest, live)
         this._shown_in = None if options.quiet else current_cell()
@@ -314,6 +318,7 @@ def compare(call: Call, options: Options, steps: int) -> ParityReport:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise UsageProblem(f"verify={steps!r}", "a number of steps, 1 or more", "--verify 3")
     limited = replace(options.settings, stop_after=steps)
-    single = launch(call, replace(options, workers=1, settings=limited, quiet=True, show_ranks=(0,)))
+    one = replace(options, workers=1, settings=limited, quiet=True, show_ranks=(0,))
+    single = launch(call, one, stand_by=options.workers == 1)
     several = launch(call, replace(options, settings=limited, quiet=True))
     return report_of(single.value, several.value, options.workers, options.settings.sync_batchnorm)

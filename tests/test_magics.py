@@ -801,6 +801,25 @@ def test_a_world_stands_by_for_the_next_cell(home: Path) -> None:
         assert not psutil.wait_procs(left, timeout=5)[1]
 
 
+def test_verify_leaves_a_world_of_the_size_that_was_asked_for(home: Path) -> None:
+    """None is prepared between its two runs, which the second could not take."""
+    with Kernel(home, {"OBLIVIOUS_STANDBY": ""}) as kernel:
+        kernel.run(
+            "%load_ext obl_magic\nfrom obl_magic.world.standby import STANDBY\nprepared = []\n"
+            "prepare = STANDBY.prepare\n"
+            "STANDBY.prepare = lambda wanted: prepared.append(wanted.ranks) or prepare(wanted)"
+        )
+        body = (
+            "import keras, numpy as np\ndef train():\n"
+            "    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+            "    model.compile('sgd', 'mse')\n"
+            "    model.fit(np.ones((8, 2)), np.ones((8, 1)), batch_size=4, verbose=0)\n"
+        )
+        succeed(kernel, magic("-w 2 --engine mpi --verify 2", body))
+        assert kernel.value("prepared") == "[2]"
+        assert succeed(kernel, "%oblivious standby").result == "2 ranks stand by"
+
+
 def test_runs_of_two_kernels_at_once_both_succeed(tmp_path: Path) -> None:
     """Beside one notebook, in one home: each rank waits until the other kernel's ranks are there too."""
     body = (
