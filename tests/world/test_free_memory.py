@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from obl_magic.world.memory import available_bytes
+from obl_magic.world.free_memory import available_bytes
 
 MIB = 2**20
 
