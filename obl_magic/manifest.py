@@ -16,7 +16,7 @@ from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.capture.credentials import looks_secret
 from obl_magic.display.base import Header
 from obl_magic.kernel_process import this_process
-from obl_magic.rundir import RunDir
+from obl_magic.rundir import FORMAT, RunDir
 from obl_magic.values import HIDDEN, LR_SCALES, Captured, Options
 from obl_magic.world import mpi
 
@@ -87,6 +87,7 @@ def manifest_of(
         captured, options, header: of the run. arguments: as :func:`in_words` tells them. capture_s: how long it took.
     """
     return {
+        "format": FORMAT,
         "id": header.run_id,
         "function": captured.name,
         "digest": captured.digest,

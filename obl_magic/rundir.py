@@ -22,6 +22,10 @@ from obl_magic import trust
 from obl_magic.errors import Damaged, SetupProblem
 
 
+FORMAT = 1
+"""Of a run's and a study's files; it stands in their records. A number is taken when older readers would misread."""
+
+
 def home(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Path:
     """The folder that holds all runs: ``$OBLIVIOUS_HOME``, else ``.oblivious`` in ``cwd``."""
     named = environ.get("OBLIVIOUS_HOME")
@@ -334,6 +338,12 @@ def read_record(path: Path, needed: Iterable[str]) -> dict[str, Any]:
         found, why = {}, error.strerror or str(error)
     except ValueError:
         found, why = {}, "no JSON" if path.stat().st_size else "empty"
+    if not why and (found.get("format", FORMAT) or 0) > FORMAT:
+        raise Damaged(
+            f"{path} of format {found['format']}, which a newer obl_magic has written",
+            f"format {FORMAT} or older",
+            "pip install --upgrade obl_magic, or read it where it was written",
+        )
     missing = [name for name in needed if not why and name not in found]
     if why or missing:
         raise Damaged(

@@ -21,7 +21,7 @@ from obl_magic.events.table import NONE, MetricTable
 from obl_magic.failures import error_of
 from obl_magic.kernel_process import is_gone
 from obl_magic.payload import files
-from obl_magic.rundir import RunDir, existing, existing_studies, read_record, unwritable
+from obl_magic.rundir import FORMAT, RunDir, existing, existing_studies, read_record, unwritable
 from obl_magic.trust import refuse_foreign
 
 if TYPE_CHECKING:
@@ -155,7 +155,11 @@ class Ledger:
             self._journal = None
             state = self.state
             if state.ended_s is not None:
-                ended = {"status": state.status, "total_s": _since(state.started_s, state.ended_s)}
+                ended = {
+                    "format": FORMAT,
+                    "status": state.status,
+                    "total_s": _since(state.started_s, state.ended_s),
+                }
                 with contextlib.suppress(SetupProblem):  # then its events are read
                     self.folder.write_json(self.folder.summary, ended)
 

@@ -53,6 +53,21 @@ def test_a_damaged_record_is_named_beside_the_healthy_ones(home: Path, damage: s
     assert obl_magic.run(train, params=good.id, quiet=True).value == 0.1
 
 
+def test_a_record_of_a_newer_version_is_not_misread(home: Path) -> None:
+    """Its format stands in it; one from before there was a format is read."""
+    new, old = obl_magic.run(train, quiet=True), obl_magic.run(train, quiet=True)
+    told = json.loads((new.dir / "run.json").read_text())
+    assert told["format"] == 1
+    (new.dir / "run.json").write_text(json.dumps({**told, "format": 2}))
+    told = json.loads((old.dir / "run.json").read_text())
+    del told["format"]
+    (old.dir / "run.json").write_text(json.dumps(told))
+    with pytest.raises(Damaged, match=r"of format 2, which a newer obl_magic has written; expected format 1"):
+        Run.open(new.id)
+    assert "of format 2" in runs_table().set_index("run").loc[new.id, "status"]
+    assert Run.open(old.id).value == 0.1
+
+
 def test_a_damaged_search_is_named_beside_the_healthy_ones(home: Path) -> None:
     """``best`` means the newest that can be read."""
     good = obl_magic.search(train, "lr=float(0,1)", trials=2, maximize="value", quiet=True)
