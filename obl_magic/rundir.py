@@ -21,7 +21,6 @@ from typing import Any
 from obl_magic import trust
 from obl_magic.errors import Damaged, SetupProblem
 
-
 FORMAT = 1
 """Of a run's and a study's files; it stands in their records. A number is taken when older readers would misread."""
 
