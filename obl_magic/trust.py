@@ -55,7 +55,7 @@ def refuse_open(folder: Path) -> None:
     if why:
         raise SetupProblem(
             f"runs would be kept in {folder}, where others could change them: {why}",
-            mend or "set OBLIVIOUS_HOME to a folder of your own",
+            f"{f'{mend}, or ' if mend else ''}set OBLIVIOUS_HOME to a folder of your own",
         )
 
 
