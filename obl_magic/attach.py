@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from obl_magic.display.base import Display
 from obl_magic.display.studies import StudyDisplay
-from obl_magic.errors import Damaged, UsageProblem
+from obl_magic.errors import UsageProblem
 from obl_magic.events.event import STARTUP, Event, Log
 from obl_magic.kernel_process import is_gone
-from obl_magic.rundir import RunDir, existing
+from obl_magic.rundir import RunDir, existing, readable
 from obl_magic.runs import LIVE, Run, epoch_rows
 from obl_magic.show import current_cell, show_still, show_study, showing, showing_study
 from obl_magic.study.results import AblationResult, Study, open_results
@@ -90,10 +90,7 @@ def _newest() -> RunDir:
 
 def _is_left_alone(folder: RunDir) -> bool:
     """Whether nobody can be running it any more; known without reading its events."""
-    try:
-        return is_gone(folder.record().get("kernel"), folder.events)
-    except Damaged:  # it cannot be shown
-        return True
+    return is_gone(readable(folder).get("kernel"), folder.logs)
 
 
 def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:

@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ def this_process() -> dict[str, Any]:
     return _record(os.getpid())
 
 
-def is_gone(kernel: Mapping[str, Any] | None, log: Path | None = None) -> bool:
+def is_gone(kernel: Mapping[str, Any] | None, logs: Collection[Path] = ()) -> bool:
     """Whether a process that :func:`this_process` recorded has ended.
 
     Args:
         kernel: the record, or None where a run has none: then nobody can be said to conduct it.
-        log: what the process adds to while it lives; asked where the process cannot be seen, as that of another
-            machine or container. Without one it is taken to live.
+        logs: what the process adds to while it lives; asked where the process cannot be seen, as that of another
+            machine or container. Without any it is taken to live.
     """
     if kernel is None:
         return True
@@ -43,7 +43,7 @@ def is_gone(kernel: Mapping[str, Any] | None, log: Path | None = None) -> bool:
     if any(kernel.get(name) not in (None, here[name]) for name in ("boot_id", "pids")) or (
         "boot_id" not in kernel and kernel.get("host") != here["host"]
     ):
-        return log is not None and _age_s(log) > SILENT_S
+        return bool(logs) and min(map(_age_s, logs)) > SILENT_S
     try:
         found, status = _record(kernel["pid"]), psutil.Process(kernel["pid"]).status()
     except (psutil.NoSuchProcess, FileNotFoundError):

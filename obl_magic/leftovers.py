@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
 from obl_magic import rundir
+from obl_magic.errors import Damaged
 from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import StudyDir
 
@@ -18,7 +18,7 @@ def remove_leftovers(where: Path | None = None) -> None:
         where: the home; by default this notebook's.
     """
     for folder in rundir.with_arrays(where):
-        with contextlib.suppress(OSError, ValueError):
-            manifest = folder.manifest if folder.manifest.is_file() else StudyDir(folder.path).manifest
-            if is_gone(json.loads(manifest.read_text()).get("kernel"), folder.events):
+        owner = folder if folder.manifest.is_file() else StudyDir(folder.path)
+        with contextlib.suppress(OSError, Damaged):
+            if is_gone(owner.record().get("kernel"), owner.logs):
                 folder.tidy()

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from obl_magic.errors import Damaged, OblError, SetupProblem, UsageProblem
-from obl_magic.rundir import RunDir, StudyDir, existing, existing_studies
+from obl_magic.errors import OblError, SetupProblem, UsageProblem
+from obl_magic.rundir import RunDir, StudyDir, existing, existing_studies, readable
 from obl_magic.runs import glance
 from obl_magic.study.results import open_results
 
@@ -55,9 +55,8 @@ def prunable(keep: int | None = None, older_days: float | None = None) -> list[P
         stays = number < (keep or 0) or (
             older_days is not None and now_s - _began_s(folder) < older_days * DAY_S
         )
-        manifest = _manifest(folder)
         if stays or folder.id in needed or _lives(folder):
-            needed |= {_unit(source) for source in _sources(manifest)}
+            needed |= {_unit(source) for source in _sources(readable(folder))}
         else:
             found.append(Prunable(folder.path, sum(map(_size, folder.path.rglob("*")))))
     return found
@@ -91,13 +90,6 @@ def _began_s(folder: RunDir | StudyDir) -> float:
         return datetime.strptime(folder.id.rpartition("-")[0], "%Y%m%d-%H%M%S").timestamp()
     except ValueError:
         return folder.manifest.stat().st_mtime
-
-
-def _manifest(folder: RunDir | StudyDir) -> Mapping[str, Any]:
-    try:
-        return folder.record()
-    except Damaged:  # it came from nowhere that is known
-        return {}
 
 
 def _lives(folder: RunDir | StudyDir) -> bool:

@@ -88,6 +88,11 @@ class RunDir:
         )
 
     @property
+    def logs(self) -> list[Path]:
+        """What grows while the run lasts, and what stands there when it begins."""
+        return [self.manifest, self.events]
+
+    @property
     def summary(self) -> Path:
         """How the run ended (JSON), so that a table of many runs need not read their events."""
         return self.path / "summary.json"
@@ -213,6 +218,11 @@ class StudyDir:
         return read_record(self.manifest, ("function", "digest", "workers", "kind", "status", "header"))
 
     @property
+    def logs(self) -> list[Path]:
+        """What grows while the study lasts, its trials' logs among it, and what stands there when it begins."""
+        return [self.manifest, self.rows, *self.path.glob("trials/*/events.jsonl")]
+
+    @property
     def journal(self) -> Path:
         """Optuna's own journal of the search."""
         return self.path / "optuna.journal"
@@ -322,6 +332,14 @@ def buffers_of(pickle: Path) -> Path:
 def private(path: str, flags: int) -> int:
     """Opens a file that only the user may read, whatever the umask; an ``opener`` for :func:`open`."""
     return os.open(path, flags, 0o600)
+
+
+def readable(folder: RunDir | StudyDir) -> Mapping[str, Any]:
+    """What a record holds; nothing if it is damaged, which is named where the run or study is asked for."""
+    try:
+        return folder.record()
+    except Damaged:
+        return {}
 
 
 def read_record(path: Path, needed: Iterable[str]) -> dict[str, Any]:

@@ -84,9 +84,8 @@ class Ledger:
         with self._lock:
             if self._follower is None or self.state.ended_s is not None:
                 return []
-            gone = is_gone(
-                self._kernel, self.folder.events
-            )  # asked first: its last words may come just before its end
+            # asked first: its last words may come just before its end
+            gone = is_gone(self._kernel, self.folder.logs)
             events = []
             damaged = self._follower.damaged
             for event in self._follower.each():

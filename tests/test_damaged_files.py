@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -13,6 +14,8 @@ import pytest
 import obl_magic
 from obl_magic.attach import attach
 from obl_magic.errors import Damaged
+from obl_magic.kernel_process import this_process
+from obl_magic.leftovers import remove_leftovers
 from obl_magic.lines import runs_table
 from obl_magic.runs import Run
 from obl_magic.study.results import open_results
@@ -129,3 +132,23 @@ def test_runs_of_one_second_are_listed_newest_first(home: Path) -> None:
     """By when they were written down, which their ids do not tell."""
     made = [obl_magic.run(train, quiet=True).id for _ in range(5)]
     assert list(runs_table()["run"]) == made[::-1]
+
+
+def test_a_search_elsewhere_lives_while_one_of_its_trials_does(home: Path) -> None:
+    """On another machine a trial may take an hour; neither its arrays are removed nor is it called over."""
+    study = obl_magic.search(train, "lr=float(0,1)", trials=1, maximize="value", quiet=True)
+    folder = study._folder
+    elsewhere = {**this_process(), "host": "elsewhere", "boot_id": "another"}
+    told = {**folder.record(), "status": "running", "kernel": elsewhere}
+    folder.shared.write_json(folder.manifest, told)
+    (folder.path / "job.bin").write_bytes(b"arrays")
+    for log in folder.logs:
+        os.utime(log, (0, 0))
+    folder.trial(0).events.touch()
+    remove_leftovers()
+    assert (folder.path / "job.bin").exists()
+    assert open_results(folder.id).status == "running"
+    os.utime(folder.trial(0).events, (0, 0))
+    assert open_results(folder.id).status == "interrupted"
+    remove_leftovers()
+    assert not (folder.path / "job.bin").exists()

@@ -80,13 +80,14 @@ def test_a_process_that_cannot_be_seen_lives_while_its_log_grows(elsewhere: dict
     record = {**this_process(), **elsewhere}
     assert not is_gone(record)
     log = tmp_path / "events.jsonl"
-    assert is_gone(record, log)
+    assert is_gone(record, [log])
     log.touch()
-    assert not is_gone(record, log)
+    assert not is_gone(record, [log])
+    assert not is_gone(record, [tmp_path / "other.jsonl", log])
     os.utime(log, (time.time() - SILENT_S - 60,) * 2)
-    assert is_gone(record, log)
+    assert is_gone(record, [log])
     log.parent.chmod(0o500)
-    assert is_gone(record, log)
+    assert is_gone(record, [log])
 
 
 def test_the_record_of_an_earlier_version_is_understood() -> None:

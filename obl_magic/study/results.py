@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from obl_magic.display.studies import ComponentRow, StudyHeader, StudyState, TrialRow
-from obl_magic.errors import Damaged, UsageProblem
+from obl_magic.errors import UsageProblem
 from obl_magic.events.fold import RunState
 from obl_magic.kernel_process import is_gone
-from obl_magic.rundir import RunDir, StudyDir, existing_studies
+from obl_magic.rundir import RunDir, StudyDir, existing_studies, readable
 from obl_magic.runs import Run
 from obl_magic.study.driver import Driver, Live
 from obl_magic.study.record import Records, TrialRecord, ranked, read
@@ -131,7 +131,7 @@ class _Results:
         if self._driver is None and self._manifest["status"] == "running":
             self._manifest = self._folder.record()
             if self._manifest["status"] == "running" and is_gone(
-                self._manifest.get("kernel"), self._folder.rows
+                self._manifest.get("kernel"), self._folder.logs
             ):
                 return "interrupted"
         return str(self._manifest["status"])
@@ -501,15 +501,7 @@ def open_results(name: str | StudyDir) -> Study | AblationResult:
 
 def is_search(folder: StudyDir) -> bool:
     """Whether a folder holds a search that can be read."""
-    return _readable(folder).get("kind") == "search"
-
-
-def _readable(folder: StudyDir) -> Mapping[str, Any]:
-    """A study's record; nothing of one that is damaged, which is named where it is asked for."""
-    try:
-        return folder.record()
-    except Damaged:
-        return {}
+    return readable(folder).get("kind") == "search"
 
 
 def is_study(name: str) -> bool:
@@ -526,7 +518,7 @@ def _find(name: str) -> StudyDir:
     found = [each for each in folders if each.id == name]
     found = found or [each for each in folders if each.id.startswith(name) or each.id.endswith(name)]
     if not found:  # a name may have been given to many; the newest is meant, as in a notebook
-        found = [each for each in folders if _readable(each).get("out") == name][-1:]
+        found = [each for each in folders if readable(each).get("out") == name][-1:]
     if len(found) == 1:
         return found[0]
     known = ", ".join(each.id for each in folders[-3:]) or "none"
