@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from obl_magic.display.base import Display
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Result, Started
 from obl_magic.interrupts import interrupts_held
+from obl_magic.library_settings.generators import GLOBAL_RANDOM_SEED, GLOBAL_SEED_GENERATOR
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.runs import Ledger, Run, epoch_rows
@@ -184,7 +185,7 @@ def _numpy_generator() -> Callable[[], None]:
 
 def _framework_seeds() -> Callable[[], None]:
     """Remembers the seeds of TensorFlow and Keras, where they are loaded; returns what puts them back."""
-    names = ("global_seed_generator", "global_random_seed")
+    names = (GLOBAL_SEED_GENERATOR, GLOBAL_RANDOM_SEED)
     kept, drawn = dict.fromkeys(names), {"_seed": None, "_rng": None}
     if "keras" in sys.modules and "tensorflow" in sys.modules:
         from keras.src.backend.common import global_state

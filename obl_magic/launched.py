@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from obl_magic.awake import Awake
 from obl_magic.display.base import Display
 from obl_magic.errors import OblError, RunFailed
 from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restarted, Shown
@@ -76,7 +77,7 @@ class LaunchedRun:
         self._done = threading.Event()
         self._held: object = None
         self._stand_by = stand_by
-        self._deadline_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
+        self._clock, self._deadline_s = Awake(), options.timeout_s
         ledger.listen(self._queue_text)
 
     def hold(self, run: object) -> None:
@@ -100,7 +101,9 @@ class LaunchedRun:
         """Brings up a world and gives it the job, to begin with or to go on from what the last one has kept."""
         want = wanted(self._ranks, self._engine)
         channel = STANDBY.take(want) or Channel(want.argv, want.env, want.cwd)
-        watched = Watched(channel, self._ledger, self._options, self._ranks, self._stopping, self._deadline_s)
+        watched = Watched(
+            channel, self._ledger, self._options, self._ranks, self._stopping, self._clock, self._deadline_s
+        )
         channel.world.give(self._ledger.folder.job, goes_on)
         return watched
 

@@ -1,4 +1,7 @@
-"""Which rank holds up a world that gets no further: pure, from the folded events. Starts nothing, stops nothing."""
+"""Which rank holds up a world that gets no further, from the folded events. Starts nothing, stops nothing.
+
+Whoever asks brings the time: what ranks say is counted, and never compared with another process's clock.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +21,58 @@ NOTED_AFTER_S = 30.0
 _ABSENT = RankState()
 
 
-def still_s(state: RunState, now_s: float) -> float:
-    """Seconds since any rank got further: came up, did a step, reported a number, returned."""
-    moved = [rank.moved_s for rank in state.ranks.values() if rank.moved_s]
-    return max(0.0, now_s - max(moved, default=state.started_s or now_s))
-
-
-def culprit(state: RunState, ranks: int, now_s: float) -> str:
-    """Which rank does not come, where it is, and at what the others wait; for a world that gets no further.
+class Lookout:
+    """Knows since when ranks have shown no life, and since when none has got further.
 
     Args:
-        state: the events so far, folded. ranks: how many there are. now_s: Unix time in seconds.
+        ranks: how many there are. now_s: seconds on the clock by which it looks.
     """
+
+    def __init__(self, ranks: int, now_s: float) -> None:
+        self._ranks, self._now_s, self._moved_s = ranks, now_s, now_s
+        self._beats: dict[int, tuple[int, float]] = {}
+        self._moves = 0
+
+    def look(self, state: RunState, now_s: float) -> None:
+        """Takes in what has changed since the last look."""
+        self._now_s = now_s
+        moves = sum(rank.moves for rank in state.ranks.values())
+        if moves != self._moves:
+            self._moves, self._moved_s = moves, now_s
+        for number, rank in state.ranks.items():
+            if rank.beats != self._beats.get(number, (0, 0.0))[0]:
+                self._beats[number] = rank.beats, now_s
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since any rank got further: came up, did a step, reported a number, returned."""
+        return self._now_s - self._moved_s
+
+    def culprit(self, state: RunState) -> str:
+        """Which rank does not come, where it is, and at what the others wait; for a world that gets no further."""
+        since_s = {rank: self._now_s - at_s for rank, (_, at_s) in self._beats.items()}
+        return _culprit(state, self._ranks, since_s, max(SILENT_S, SILENT_SHARE * self.still_s))
+
+
+def _culprit(state: RunState, ranks: int, since_s: dict[int, float], silent_s: float) -> str:
     known = {rank: state.ranks.get(rank, _ABSENT) for rank in range(ranks)}
-    silent_s = max(SILENT_S, SILENT_SHARE * still_s(state, now_s))
+    heard_s = {rank: since_s.get(rank, 0.0) for rank in known}
     lowest = min((r.step for r in known.values() if r.state == "running"), default=0)
-    causes: tuple[Callable[[RankState], bool], ...] = (
-        lambda r: r.state == "waiting" and not r.beat_s,
-        lambda r: r.state == "waiting",
-        lambda r: r.state == "running" and now_s - r.beat_s > silent_s,
-        lambda r: r.state == "running" and not r.waits,
-        lambda r: r.state in ("returned", "failed"),
-        lambda r: r.state == "running" and r.step == lowest,
+    causes: tuple[Callable[[RankState, float], bool], ...] = (
+        lambda r, _: r.state == "waiting" and not r.beats,
+        lambda r, _: r.state == "waiting",
+        lambda r, heard_s: r.state == "running" and heard_s > silent_s,
+        lambda r, _: r.state == "running" and not r.waits,
+        lambda r, _: r.state in ("returned", "failed"),
+        lambda r, _: r.state == "running" and r.step == lowest,
     )
     for holds in causes:
-        found = [rank for rank, r in known.items() if holds(r)]
+        found = [rank for rank, r in known.items() if holds(r, heard_s[rank])]
         if found:
             break
     others = [rank for rank in known if rank not in found]
-    parts = [*_said(found, known, now_s, silent_s), *_said(others, known, now_s, silent_s)]
-    return "; ".join(parts)
+    what = {rank: _what(r, heard_s[rank], silent_s) for rank, r in known.items()}
+    return "; ".join([*_said(found, what), *_said(others, what)])
 
 
 def lines_of(state: RunState) -> str:
@@ -74,22 +99,22 @@ def left_alone(state: RunState, failed: Failed) -> str:
     return f"{have} returned, but rank {failed.rank} waits for it at {failed.where or 'a collective'}"
 
 
-def _said(ranks: Iterable[int], known: dict[int, RankState], now_s: float, silent_s: float) -> list[str]:
+def _said(ranks: Iterable[int], what: dict[int, str]) -> list[str]:
     """A sentence for each group of ranks of which the same is true."""
-    told = sorted((_what(known[rank], now_s - known[rank].beat_s, silent_s), rank) for rank in ranks)
+    told = sorted((what[rank], rank) for rank in ranks)
     said = []
-    for what, group in groupby(told, key=lambda pair: pair[0]):
+    for each, group in groupby(told, key=lambda pair: pair[0]):
         names = [str(rank) for _, rank in group]
-        said.append(f"{'ranks' if len(names) > 1 else 'rank'} {', '.join(names)}: {what}")
+        said.append(f"{'ranks' if len(names) > 1 else 'rank'} {', '.join(names)}: {each}")
     return said
 
 
-def _what(rank: RankState, since_s: float, silent_s: float) -> str:
+def _what(rank: RankState, heard_s: float, silent_s: float) -> str:
     place = (f" at {rank.where}" if rank.where else "") + (f" after step {rank.step}" if rank.step else "")
     if rank.state == "waiting":
-        return "waiting for the others to come up" if rank.beat_s else "did not come up"
+        return "waiting for the others to come up" if rank.beats else "did not come up"
     if rank.state != "running":
         return "returned" if rank.state == "returned" else "failed"
-    if since_s > silent_s:
-        return f"no sign of life for {since_s:.0f} s, last seen{place or ' as it began'}"
+    if heard_s > silent_s:
+        return f"no sign of life for {heard_s:.0f} s, last seen{place or ' as it began'}"
     return f"waiting{place or ' for the others'}" if rank.waits else f"busy{place or ' outside the cell'}"

@@ -208,8 +208,7 @@ def _prepared(
             want, folder.shared.job, wish.worlds, wish.workers_per_trial, trial_options, stopping,
             uses_keras(captured.payload),
         )  # fmt: skip
-    deadline_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
-    driver = Driver(asked, plan, seats, records, stopping, deadline_s)
+    driver = Driver(asked, plan, seats, records, stopping, options.timeout_s)
     return driver, kind(folder, whole, records, driver, stopping.press)
 
 
@@ -230,6 +229,7 @@ def _in_this_process(
 
     def show() -> None:
         while not over.wait(SHOW_EVERY_S):
+            driver.is_late()  # seen between two trials
             _show(study, shown)
 
     showing = threading.Thread(target=show, name="obl-show", daemon=True)

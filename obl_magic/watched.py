@@ -11,6 +11,7 @@ import threading
 import time
 
 from obl_magic import stall
+from obl_magic.awake import Awake
 from obl_magic.events.event import LAUNCHER, Event, Failed, Log, Note, Result
 from obl_magic.events.frames import Gap, Stray
 from obl_magic.failures import read_death
@@ -45,7 +46,7 @@ class Watched:
     Args:
         channel: the world; from now on it speaks to the ledger. ledger: of the run. options: of the run.
         ranks: how many the world has. stopping: counts how often the user has asked for the end.
-        deadline_s: when the run must be over (``time.monotonic``), or None.
+        clock: by which the run is judged; made here if None. deadline_s: when it must be over, on that clock.
         stays: the world outlives a job that ends well.
     """
 
@@ -56,6 +57,7 @@ class Watched:
         options: Options,
         ranks: int,
         stopping: Presses,
+        clock: Awake | None = None,
         deadline_s: float | None = None,
         stays: bool = False,
     ) -> None:
@@ -63,7 +65,9 @@ class Watched:
         self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
         self._turned = threading.Event()
         self._asked_to_stop = self._noted = self._ended_late = False
-        self._looks_again_s = time.monotonic() + LOOKS_EVERY_S
+        self._clock = clock or Awake()
+        self._lookout = stall.Lookout(ranks, self._clock.now())
+        self._looks_again_s = self._clock.now() + LOOKS_EVERY_S
         self._deserted_s: float | None = None
         ledger.listen(self._notice)
         channel.speak_to(self)
@@ -103,7 +107,8 @@ class Watched:
                 return "succeeded", ""
             self._turned.wait(TICK_S)
             self._turned.clear()
-            now = time.monotonic()
+            now = self._clock.now()
+            self._lookout.look(self._ledger.state, now)
             if self._ledger.state.failures:
                 failed_at = failed_at or now
                 if now - failed_at > OTHERS_MAY_FAIL_TOO_S:
@@ -173,13 +178,10 @@ class Watched:
             return self._death().error
         else:
             self._deserted_s = self._deserted_s or now
-        still = stall.still_s(state, time.time())
-        if still > UP_WITHIN_S:
-            who = stall.culprit(state, self._ranks, time.time())
-            return (
-                f"the ranks did not come up within {UP_WITHIN_S:.0f} s: {who}; do: python -m obl_magic doctor"
-            )
-        return ""
+        if self._lookout.still_s <= UP_WITHIN_S:
+            return ""
+        who = self._lookout.culprit(state)
+        return f"the ranks did not come up within {UP_WITHIN_S:.0f} s: {who}; do: python -m obl_magic doctor"
 
     def _ask_to_stop(self, now: float) -> float:
         """Asks a fit under way to stop at the end of a step; until when to wait for it."""
@@ -192,12 +194,12 @@ class Watched:
 
     def _stalled(self) -> str:
         """Why the run is ended for want of progress; "" while it need not be."""
-        state, now = self._ledger.state, time.time()
-        limit, still = self._options.stall_timeout_s, stall.still_s(state, now)
+        state = self._ledger.state
+        limit, still = self._options.stall_timeout_s, self._lookout.still_s
         if not stall.is_up(state, self._ranks):
             limit = None if limit is None else max(limit, COMING_UP_S)
         if limit is not None and still > limit:
-            said = f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}"
+            said = f"no progress for {still:.0f} s: {self._lookout.culprit(state)}"
             if not any(rank.pid for rank in state.ranks.values()):  # nobody who could write stacks
                 return said
             self._world.dump(rank.pid for rank in state.ranks.values())
@@ -206,7 +208,7 @@ class Watched:
             return f"{said}; all stacks: {stacks}{stall.lines_of(state)}"
         if still > stall.NOTED_AFTER_S and stall.one_waits_for_another(state) and not self._noted:
             self._noted = True
-            self._note("stall", f"no progress for {still:.0f} s: {stall.culprit(state, self._ranks, now)}")
+            self._note("stall", f"no progress for {still:.0f} s: {self._lookout.culprit(state)}")
         return ""
 
     def _note(self, code: str, text: str) -> None:

@@ -26,6 +26,22 @@ def state(*events: Event) -> RunState:
     return folded
 
 
+def lookout(*events: Event, ranks: int = 2, until_s: float = 10) -> tuple[stall.Lookout, RunState]:
+    """One that has seen each event at its time, and looks once more."""
+    looks, seen = stall.Lookout(ranks, 0.0), empty()
+    for event in sorted(events, key=lambda each: each.time_s):
+        seen = fold(seen, event)
+        looks.look(seen, event.time_s)
+    looks.look(seen, until_s)
+    return looks, seen
+
+
+def culprit(*events: Event, ranks: int = 2) -> str:
+    """Who is named at second 10."""
+    looks, seen = lookout(*events, ranks=ranks)
+    return looks.culprit(seen)
+
+
 def up(rank: int, at: float = 0.0) -> Started:
     """A rank that came up."""
     return Started(rank, at, 100 + rank, "host", "digest", "mpi", rank, 1)
@@ -38,11 +54,11 @@ def beat(rank: int, at: float, step: int = 3, where: str = "In [7], line 2", **m
 
 def test_the_rank_that_runs_python_is_named_before_those_that_wait() -> None:
     """With its line and step, and where the others wait."""
-    seen = state(
+    said = culprit(
         up(0), up(1), up(2),
-        beat(0, 9, 4, "In [7], line 9", waits=True), beat(1, 9), beat(2, 9, 4, "In [7], line 9", waits=True),
+        beat(0, 9, 4, "In [7], line 9", waits=True), beat(1, 9), beat(2, 9, 4, "In [7], line 9", waits=True), ranks=3,
     )  # fmt: skip
-    assert stall.culprit(seen, 3, 10) == (
+    assert said == (
         "rank 1: busy at In [7], line 2 after step 3; ranks 0, 2: waiting at In [7], line 9 after step 4"
     )
 
@@ -66,17 +82,29 @@ def test_the_rank_that_runs_python_is_named_before_those_that_wait() -> None:
 )  # fmt: skip
 def test_whoever_keeps_the_others_waiting_is_named_first(events: list[Event], said: str) -> None:
     """Not up, silent, returned, at a lower step, or all alike."""
-    assert stall.culprit(state(*events), 2, 10).startswith(said)
+    assert culprit(*events).startswith(said)
 
 
 def test_only_what_gets_further_counts_as_progress() -> None:
     """Steps, numbers and returns do; a heartbeat that says the same, or words beside steps, do not."""
     begun = [up(0), up(1), Progress(0, 4, 1, 2, 3, 8, None, {}, 3), beat(0, 5, ticks=1)]
-    assert stall.still_s(state(*begun), 10) == 5
-    assert stall.still_s(state(*begun, beat(0, 8, ticks=1), beat(1, 8, ticks=0)), 10) == 5
-    assert stall.still_s(state(*begun, Log(1, 9, "stdout", "still here\n")), 10) == 5
-    assert stall.still_s(state(*begun, beat(1, 8, ticks=2)), 10) == 2
-    assert stall.still_s(state(up(0), Log(0, 9, "stdout", "no steps, but words\n")), 10) == 1
+    assert lookout(*begun)[0].still_s == 5
+    assert lookout(*begun, beat(0, 8, ticks=1), beat(1, 8, ticks=0))[0].still_s == 5
+    assert lookout(*begun, Log(1, 9, "stdout", "still here\n"))[0].still_s == 5
+    assert lookout(*begun, beat(1, 8, ticks=2))[0].still_s == 2
+    assert lookout(up(0), Log(0, 9, "stdout", "no steps, but words\n"))[0].still_s == 1
+
+
+def test_ranks_whose_clock_is_another_are_judged_by_ours() -> None:
+    """A clock that is set back an hour while they train makes no stall, and one set forward hides none."""
+    for step_s in (-3600, 3600):
+        looks, seen = stall.Lookout(1, 0.0), empty()
+        for at in range(1, 9):
+            seen = fold(seen, Progress(0, at + step_s * (at > 4), 1, at, 8, 8, None, {}, at))
+            looks.look(seen, at)
+        assert looks.still_s == 0
+        looks.look(seen, 20)
+        assert looks.still_s == 12
 
 
 def test_slow_ranks_show_in_their_step_time_and_in_who_never_waits() -> None:

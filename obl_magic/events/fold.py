@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -37,9 +38,8 @@ class RankState:
         state: ``waiting``, ``running``, ``returned`` or ``failed``. step: last known step.
         where, source: last known place of its main thread, and the text of that line. tail: its last lines of output.
         first_step_s: Unix time at which its first training step was done, or None.
-        ticks: grows while it gets further. beat_s: Unix time of its last sign of life.
-        moved_s: of the last sign that it got further. waits: it is in a step or a collective at that place.
-        fitting: it is inside a Keras ``fit``.
+        ticks: of its own count of getting further. beats: signs of life so far. moves: of these, signs that it got
+        further. waits: it is in a step or a collective at that place. fitting: it is inside a Keras ``fit``.
         step_s: seconds a step takes. waited: share of that it waits for other ranks, 0 to 1.
     """
 
@@ -52,8 +52,8 @@ class RankState:
     tail: tuple[str, ...] = ()
     first_step_s: float | None = None
     ticks: int = 0
-    beat_s: float = 0.0
-    moved_s: float = 0.0
+    beats: int = 0
+    moves: int = 0
     waits: bool = False
     fitting: bool = False
     step_s: float | None = None
@@ -136,12 +136,12 @@ def fold(state: RunState, event: Event) -> RunState:
                 return state
             return replace(state, notes=(*state.notes, event))
         case Heartbeat():
-            known = state.ranks.get(event.rank, RankState())
-            if event.ticks != known.ticks:
+            if event.ticks != state.ranks.get(event.rank, RankState()).ticks:
                 state = _moved(state, event)
+            known = state.ranks.get(event.rank, RankState())
             return _rank(
                 state, event.rank, step=event.step, ticks=event.ticks, where=event.where, waits=event.waits,
-                fitting=event.fitting, beat_s=event.time_s, source=event.source,
+                fitting=event.fitting, beats=known.beats + 1, source=event.source,
                 step_s=known.step_s if event.step_s is None else event.step_s,
                 waited=known.waited if event.waited is None else event.waited,
             )  # fmt: skip
@@ -184,16 +184,13 @@ def fold_all(state: RunState, events: Sequence[Event]) -> RunState:
 
 def _fold_metrics(state: RunState, metrics: Sequence[Metric]) -> RunState:
     """The state after metrics that follow each other."""
-    latest, moved = dict(state.latest or {}), dict[int, float]()
+    latest, moves = dict(state.latest or {}), Counter[int]()
     for metric in metrics:
-        moved[metric.rank] = metric.time_s
+        moves[metric.rank] += 1
         for name, value in metric.values.items():
             if not name.startswith(SINGLE_STEP):
                 latest[name] = value
-    ranks = {
-        rank: replace(state.ranks.get(rank, RankState()), beat_s=time_s, moved_s=time_s)
-        for rank, time_s in moved.items()
-    }
+    ranks = {rank: _further(state.ranks.get(rank, RankState()), count) for rank, count in moves.items()}
     begun = metrics[0].time_s if state.started_s is None else state.started_s
     return replace(state, ranks={**state.ranks, **ranks}, latest=latest, started_s=begun)
 
@@ -208,7 +205,12 @@ def metric_rows(event: Metric) -> list[MetricRow]:
 
 def _moved(state: RunState, event: Event) -> RunState:
     """The rank was alive, and got further."""
-    return _rank(state, event.rank, beat_s=event.time_s, moved_s=event.time_s)
+    known = state.ranks.get(event.rank, RankState())
+    return replace(state, ranks={**state.ranks, event.rank: _further(known, 1)})
+
+
+def _further(rank: RankState, count: int) -> RankState:
+    return replace(rank, beats=rank.beats + count, moves=rank.moves + count)
 
 
 def _rank(state: RunState, rank: int, /, **changes: object) -> RunState:

@@ -15,6 +15,9 @@ from typing import Any
 from obl_magic import payload
 from obl_magic.values import CarriedGenerators
 
+GLOBAL_SEED_GENERATOR, GLOBAL_RANDOM_SEED = "global_seed_generator", "global_random_seed"
+"""Where Keras keeps its generator and the seed of it; not every version has names for these."""
+
 PYTHON, NUMPY, TENSORFLOW, KERAS = "random", "numpy", "tensorflow", "keras"
 
 _States = dict[str, Any]
@@ -22,7 +25,7 @@ _States = dict[str, Any]
 
 def notebook_seed() -> int | None:
     """The seed that a cell gave to Keras for everything, or None."""
-    seed = _keras_attribute("global_random_seed") if KERAS in sys.modules else None
+    seed = _keras_attribute(GLOBAL_RANDOM_SEED) if KERAS in sys.modules else None
     return seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else None
 
 
@@ -80,7 +83,7 @@ def _write_tensorflow(seed: Any, drawn: Any) -> None:
 
 
 def _keras(seed: int) -> tuple[int, list[int] | None]:
-    generator = _keras_attribute("global_seed_generator")
+    generator = _keras_attribute(GLOBAL_SEED_GENERATOR)
     return seed, None if generator is None else [int(each) for each in generator.state.numpy()]
 
 
@@ -88,12 +91,12 @@ def _write_keras(seed: int, state: list[int] | None) -> None:
     from keras.src.backend.common import global_state
     from keras.src.random.seed_generator import SeedGenerator
 
-    global_state.set_global_attribute("global_random_seed", seed)
+    global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
     generator = None
     if state is not None:
         generator = SeedGenerator(state[0])  # with a seed: else it would draw one
         generator.state.assign(state)
-    global_state.set_global_attribute("global_seed_generator", generator)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
 
 def _keras_attribute(name: str) -> Any:

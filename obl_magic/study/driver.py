@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from obl_magic.awake import Awake
 from obl_magic.capture.credentials import looks_secret
 from obl_magic.events.event import LAUNCHER, Launched
 from obl_magic.events.fold import RunState
@@ -46,7 +47,7 @@ class Live:
     trial: Trial
     run: Run
     world: int
-    began_s: float = field(default_factory=time.time)
+    began_s: float = field(default_factory=time.monotonic)
 
 
 class Driver:
@@ -55,7 +56,7 @@ class Driver:
     Args:
         asked: what they have in common. plan: says which there are. seats: where they run.
         records: where they are written down. stopping: counts how often the user has asked for the end.
-        deadline_s: when the study must be over (``time.monotonic``), or None.
+        timeout_s: when the study must be over, in seconds from now, or None.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Driver:
         seats: Sequence[Seat],
         records: Records,
         stopping: Presses,
-        deadline_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self._asked, self._plan, self._seats, self._records = asked, plan, seats, records
-        self._stopping, self._deadline_s = stopping, deadline_s
+        self._stopping, self._clock, self._timeout_s = stopping, Awake(), timeout_s
         self._may_hold = {record.number for record in records.all}
         self._lock = threading.Lock()
         self._live: dict[int, Live] = {}
@@ -94,12 +95,13 @@ class Driver:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         under_way = any(thread.is_alive() for thread in self._threads)
-        if under_way and self._late():
+        if under_way and self.is_late():
             self.end_now()
         return not under_way
 
-    def _late(self) -> bool:
-        if self._deadline_s is not None and time.monotonic() > self._deadline_s and not self._stopping:
+    def is_late(self) -> bool:
+        """Whether the time is over; to be asked often, since only what passes between two looks counts."""
+        if self._timeout_s is not None and self._clock.now() > self._timeout_s and not self._stopping:
             self.timed_out = True
         return self.timed_out
 
@@ -112,7 +114,7 @@ class Driver:
         """Fills one seat until there is nothing left to do; never raises but on an interrupt."""
         seat = self._seats[number]
         try:
-            while not self._late() and not self._stopping and (trial := self._plan.ask()) is not None:
+            while not self.is_late() and not self._stopping and (trial := self._plan.ask()) is not None:
                 self._conduct(trial, seat, number)
         except KeyboardInterrupt:
             self._stopping.press()
@@ -132,7 +134,7 @@ class Driver:
     @property
     def busy(self) -> tuple[float, ...]:
         """Share of its time in which each seat ran a trial, 0 to 1."""
-        now = time.time()
+        now = time.monotonic()
         whole_s = (self._ended_s or time.monotonic()) - self._began_s
         going = {live.world: now - live.began_s for live in self.live}
         shares = (busy_s + going.get(number, 0.0) for number, busy_s in enumerate(self._busy_s))
@@ -154,7 +156,7 @@ class Driver:
         finally:
             with self._lock:
                 del self._live[trial.number]
-                self._busy_s[number] += time.time() - live.began_s
+                self._busy_s[number] += time.monotonic() - live.began_s
             call.ledger.close()
             call.ledger.folder.tidy()
         if call.run.status != "interrupted":  # that is none of the trial's, and it may be done again

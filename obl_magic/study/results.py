@@ -206,7 +206,7 @@ class _Results:
         if self.kind == "ablation":
             label = _labelled(component.name if component else "base", live.trial.repeat, self._repeats)
         return TrialRow(
-            live.trial.number, "running", (state.latest or {}).get(self.quantity), time.time() - live.began_s, "",
+            live.trial.number, "running", (state.latest or {}).get(self.quantity), time.monotonic() - live.began_s, "",
             dict(live.trial.args), self._curve(live.run), _where(state), label,
         )  # fmt: skip
 

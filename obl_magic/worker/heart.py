@@ -75,13 +75,13 @@ class Heart:
             self._reporter.turned.clear()
             with self._lock:
                 if not self._stopped:
-                    self._reporter.emit(self.beat(sys._current_frames(), time.time()))
+                    self._reporter.emit(self.beat(sys._current_frames(), time.monotonic()))
 
     def beat(self, stacks: dict[int, FrameType], now_s: float) -> Heartbeat:
         """The rank as it is now.
 
         Args:
-            stacks: the innermost frame of each thread. now_s: Unix time in seconds.
+            stacks: the innermost frame of each thread. now_s: seconds that never go backwards.
         """
         (where, source), waits = self._place(stacks)
         if self._prepares(stacks.get(self._main)):
@@ -95,7 +95,9 @@ class Heart:
         if self._last is None or steps != self._last[1]:
             self._last = now_s, steps, waited_s
         me = self._reporter
-        return Heartbeat(me.rank, now_s, steps, where, me.ticks, waits, me.fitting, step_s, waited, source)
+        return Heartbeat(
+            me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source
+        )
 
     def _prepares(self, main: FrameType | None) -> bool:
         """Whether the rank gets further where there is nothing to count: it imports, or traces a fit's first step."""

@@ -75,7 +75,7 @@ def well(call: Call) -> None:
 
 def conducted(
     tmp_path: Path, plan: Numbers, *seats: Seat, stopping: Presses | None = None, keep: int = 0,
-    deadline_s: float | None = None, judges: bool = False,
+    timeout_s: float | None = None, judges: bool = False,
 ) -> Driver:  # fmt: skip
     """A driver over seats, not started."""
     folder = rundir.create_study(tmp_path)
@@ -83,7 +83,7 @@ def conducted(
     manifest = {"header": {}, "workers": 1, "digest": "", "function": "f"}
     asked = Asked(folder, job, manifest, Objective("loss", "minimize"), judges, keep)
     return Driver(
-        asked, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, deadline_s
+        asked, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, timeout_s
     )
 
 
@@ -221,9 +221,7 @@ def test_a_deadline_ends_trials_under_way(tmp_path: Path) -> None:
             threading.Event().wait(0.01)
         ends(call, "interrupted", "interrupted")
 
-    driver = conducted(
-        tmp_path, plan, Seat(until_the_end), stopping=stopping, deadline_s=time.monotonic() + 0.1
-    )
+    driver = conducted(tmp_path, plan, Seat(until_the_end), stopping=stopping, timeout_s=0.1)
     driver.start()
     assert not driver.wait(0.0)
     assert driver.wait(0.2) or driver.wait(SOON_S)

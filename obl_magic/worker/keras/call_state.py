@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.eager import context as eager
 
+from obl_magic.library_settings.generators import GLOBAL_SEED_GENERATOR
 from obl_magic.worker.keras.alike import alike
 
 

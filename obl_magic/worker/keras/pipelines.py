@@ -1,6 +1,7 @@
 """What a rank must do otherwise while a ``tf.data`` pipeline is built: keep its order, and write files of its own.
 
-Elements in the order in which threads finish would be other batches on each rank. A file cache, a snapshot or a saved
+Elements in the order in which threads finish, or random numbers in the order in which threads draw them, would be other
+batches on each rank. A file cache, a snapshot or a saved
 dataset has one writer, rank 0; what other ranks write goes to a folder of theirs and is gone with the run.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,6 +26,14 @@ IN_ORDER = (
     "a dataset asks for {what}: the ranks would read other batches, so it keeps its order here "
     "(as deterministic=True does)"
 )
+ONE_BY_ONE = (
+    "a dataset's {what} draws random numbers in parallel: which element gets which would depend on threads, and the "
+    "ranks would read other batches, so it takes one element after the other here (as without num_parallel_calls)"
+)
+_DRAWS = re.compile(
+    r"(Random|Truncated|ParameterizedTruncated|Multinomial|NonDeterministicInts|SampleDistorted|Rng|Stateful(?!Partitioned)|Assign)"
+)
+"""Operations that draw a random number, or move a generator on: one of Keras or ``tf.random`` is a variable."""
 OWN_FILES = (
     "dataset.{name} writes to {path} on rank 0; the other ranks write to folders of their own, "
     "which are removed at the end"
@@ -57,14 +67,20 @@ class Pipelines:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _in_order(self, original: Any) -> Any:
-        signature = inspect.signature(original)
+        name, signature = original.__name__, inspect.signature(original)
 
         def method(dataset: Any, *args: Any, **kwargs: Any) -> Any:
             given = signature.bind(dataset, *args, **kwargs)
             if given.arguments.get("deterministic") is False:
-                self._note("in-order", IN_ORDER.format(what=f"{original.__name__}(deterministic=False)"))
+                self._note("in-order", IN_ORDER.format(what=f"{name}(deterministic=False)"))
                 given.arguments["deterministic"] = True
-            return original(*given.args, **given.kwargs)
+            made = original(*given.args, **given.kwargs)
+            if name != "batch" and given.arguments.get("num_parallel_calls") is not None and _draws(made):
+                self._note("one-by-one", ONE_BY_ONE.format(what=name))
+                for option in ("num_parallel_calls", "deterministic"):
+                    given.arguments.pop(option, None)
+                made = original(*given.args, **given.kwargs)
+            return made
 
         return _named(method, original)
 
@@ -104,6 +120,16 @@ class Pipelines:
             self._folder = Path(tempfile.mkdtemp(prefix=f"obl-rank{self._world.rank}-"))
         self._files += 1
         return str(self._folder / f"{self._files}")
+
+
+def _draws(dataset: Any) -> bool:
+    """Whether the function that a dataset maps draws random numbers, by the operations it was traced to."""
+    mapped = getattr(getattr(dataset, "_map_func", None), "function", None)
+    if mapped is None:
+        return False
+    traced = mapped.graph.as_graph_def()
+    nodes = [*traced.node, *(node for function in traced.library.function for node in function.node_def)]
+    return any(_DRAWS.match(node.op) and not node.op.endswith("Dataset") for node in nodes)
 
 
 def _path(given: Any) -> str:

@@ -51,6 +51,15 @@ def test_ranks_that_read_the_same_are_not(
             assert value[kind] == pytest.approx(numbers, rel=1e-5), kind
 
 
+def test_ranks_that_draw_in_parallel_threads_read_the_same(home: Path) -> None:
+    """Alone each run has other numbers then; here one element comes after the other, and a note says so."""
+    run = obl_magic.run(
+        read_otherwise.augmented_in_parallel, workers=3, engine="mpi", quiet=True, timeout=600
+    )
+    assert run.values[0] == run.values[1] == run.values[2]
+    assert sum("takes one element after the other" in note for note in run.notes) == 1
+
+
 def mark(*batches: Any) -> tuple[int, int, float]:
     """Of batches one after another."""
     found = nothing_read()
