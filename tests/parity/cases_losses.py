@@ -418,3 +418,48 @@ def endpoint_layer_with_targets():
     model.compile("adam")
     h = model.fit([x, y[:, None]], batch_size=37, epochs=2, verbose=0)
     return {"history": h.history, "weights": model.get_weights()}
+
+
+def _two_tasks(seed, **compiled):
+    """A plain model whose masks make its calls shared; the last batch is smaller than the others."""
+    keras.utils.set_random_seed(seed)
+    tokens, labels = digit_tokens(117)
+    shown = keras.Input((tokens.shape[1],), dtype="int32")
+    words = layers.Embedding(int(tokens.max()) + 1, 4, mask_zero=True)(shown)
+    summary = layers.GRU(5)(words)
+    model = keras.Model(
+        shown,
+        {"digit": layers.Dense(10, name="digit")(summary), "even": layers.Dense(1, name="even")(summary)},
+    )
+    digit = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    even = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(
+        "rmsprop", {"digit": digit, "even": even}, loss_weights={"digit": 1.0, "even": 0.3},
+        metrics={"even": [keras.metrics.AUC(name="auc")]}, **compiled,
+    )  # fmt: skip
+    answers = {"digit": labels, "even": (labels % 2 == 0).astype("float32")[:, None]}
+    return model, tokens, answers
+
+
+def losses_of_masked_outputs_with_a_small_last_batch():
+    model, tokens, answers = _two_tasks(391)
+    h = model.fit(tokens, answers, batch_size=25, epochs=3, validation_split=0.2, verbose=0)
+    weights = {"digit": np.linspace(0.5, 1.5, 117), "even": np.ones(117)}
+    more = model.fit(tokens, answers, sample_weight=weights, batch_size=40, verbose=0)
+    scores = model.evaluate(tokens, answers, batch_size=50, verbose=0, return_dict=True)
+    return {"history": h.history, "more": more.history, "scores": scores}
+
+
+def losses_of_masked_outputs_eagerly():
+    model, tokens, answers = _two_tasks(392, run_eagerly=True)
+    h = model.fit(tokens, answers, batch_size=25, epochs=2, verbose=0)
+    return {"history": h.history}
+
+
+def losses_of_masked_outputs_batch_by_batch():
+    model, tokens, answers = _two_tasks(393)
+    logs = {}
+    for step, (first, end) in enumerate([(0, 30), (30, 60), (60, 71), (71, 101), (101, 117)]):
+        answered = {name: of[first:end] for name, of in answers.items()}
+        logs[str(step)] = list(model.train_on_batch(tokens[first:end], answered, return_dict=True).values())
+    return {"logs": logs}

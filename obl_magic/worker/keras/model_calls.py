@@ -77,7 +77,7 @@ class ModelCalls:
         self._calls: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._sent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._opened: list[_Opened] = []
-        self._proving = self._called = False
+        self._proving = self._called = self.rows_are_unknown = False
         self.shared = 0
         self.seen = 0
 
@@ -95,15 +95,20 @@ class ModelCalls:
             self._called = outer
 
     @contextmanager
-    def proving(self) -> Iterator[None]:
-        """Within it every kind of call proves itself once, and functions run eagerly so that it can."""
+    def proving(self, rows_are_unknown: bool = False) -> Iterator[None]:
+        """Within it every kind of call proves itself once, and functions run eagerly so that it can.
+
+        Args:
+            rows_are_unknown: what runs eagerly is traced at other times, for batches of any number of rows.
+        """
         before = tf.config.functions_run_eagerly()
         outer, self._proving = self._proving, self._proves
+        known, self.rows_are_unknown = self.rows_are_unknown, rows_are_unknown
         tf.config.run_functions_eagerly(True)
         try:
             yield
         finally:
-            self._proving = outer
+            self._proving, self.rows_are_unknown = outer, known
             tf.config.run_functions_eagerly(before)
 
     @property

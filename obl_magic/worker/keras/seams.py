@@ -192,6 +192,14 @@ OF_KERAS: Rows = {
         ("load_weights", "model, filepath", "saving.py", "found by every rank"),
         ("load_model", "filepath", "saving.py", "found by every rank"),
     ),
+    "keras.src.trainers.compile_utils:CompileLoss": (
+        (
+            "call",
+            "self, y_true, y_pred, sample_weight",
+            "steps.py",
+            "steps that run eagerly weigh as traced ones",
+        ),
+    ),
     "keras.src.trainers.trainer:Trainer": (
         (
             "_get_metrics_result_or_logs",

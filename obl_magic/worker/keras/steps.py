@@ -6,6 +6,7 @@ code of the user's is given the whole batch, and the calls of models in it are s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
+from keras.src.trainers.compile_utils import CompileLoss
 from keras.src.trainers.trainer import Trainer
 from keras.src.utils.python_utils import pythonify_logs
 
@@ -70,6 +72,7 @@ class SharedSteps:
         patches.replace(TFEpochIterator, "__init__", self._iterator)
         patches.replace(Trainer, "_get_metrics_result_or_logs", self._results)
         patches.replace(Trainer, "jit_compile", self._never_jit)
+        patches.replace(CompileLoss, "call", self._as_traced)
 
     def exact_logs(self, model: Any, logs: Any) -> Any:
         """The logs of a step with every metric computed from the states of all ranks; eager."""
@@ -99,7 +102,7 @@ class SharedSteps:
             self.made += 1
             if not self._decide(model):
                 return original(model, self._sharded(model, step_function))
-            return _Proving(original(model, self._whole(step_function)), self._calls)
+            return _Proving(original(model, self._whole(step_function)), self._calls, not model.run_eagerly)
 
         return _make_function
 
@@ -147,7 +150,7 @@ class SharedSteps:
             shares_calls = self._decide(model)
             model.predict_function = None
             original(model, force)
-            shared = _Proving(model.predict_function, self._calls, self._data_of)
+            shared = _Proving(model.predict_function, self._calls, not model.run_eagerly, self._data_of)
             model.predict_function = shared if shares_calls else self._gathered(model.predict_function)
             return model.predict_function
 
@@ -228,6 +231,19 @@ class SharedSteps:
 
         return _get_metrics_result_or_logs
 
+    def _as_traced(self, original: Any) -> Any:
+        """Means of an output's loss weigh a batch by its rows only where these are known while a step is traced."""
+
+        @functools.wraps(original)
+        def call(losses: Any, *args: Any, **kwargs: Any) -> Any:
+            with contextlib.ExitStack() as kept:
+                for tracker in losses.metrics if self._calls.rows_are_unknown else ():
+                    tracker.update_state = functools.partial(_unweighted, tracker)
+                    kept.callback(delattr, tracker, "update_state")
+                return original(losses, *args, **kwargs)
+
+        return call
+
     def _never_jit(self, original: Any) -> Any:
         def set_jit(model: Any, value: Any) -> None:
             if value and value != "auto":
@@ -243,21 +259,35 @@ class _Proving:
     """A step function that runs eagerly at its calls 1, 2, 4, 8, …, so that the model calls in it can prove themselves.
 
     Args:
-        function: as Keras made it. calls: the model calls. of: what the function is given of its argument.
+        function: as Keras made it. calls: the model calls. traced: it is, but for the calls named.
+        of: what the function is given of its argument.
     """
 
     def __init__(
-        self, function: Any, calls: ModelCalls, of: Callable[[Any], Any] = lambda data: data
+        self, function: Any, calls: ModelCalls, traced: bool, of: Callable[[Any], Any] = lambda data: data
     ) -> None:
-        self._function, self._calls, self._of = function, calls, of
+        self._function, self._calls, self._traced, self._of = function, calls, traced, of
         self._made = 0
 
     def __call__(self, data: Any) -> Any:
         self._made += 1
         if not self._calls.proves or self._made & (self._made - 1):
             return self._function(self._of(data))
-        with self._calls.proving():
+        traced = self._traced and not tf.config.functions_run_eagerly()
+        with self._calls.proving(rows_are_unknown=traced and _has_unknown_rows(data)):
             return self._function(self._of(data))
+
+
+def _has_unknown_rows(batches: Any) -> bool:
+    """Whether batches of an iterator may differ in their number of rows."""
+    leaves = tree.flatten(getattr(batches, "element_spec", None))
+    return any(
+        isinstance(leaf, tf.TensorSpec) and leaf.shape.rank and leaf.shape[0] is None for leaf in leaves
+    )
+
+
+def _unweighted(tracker: Any, values: Any, sample_weight: Any = None) -> Any:
+    return type(tracker).update_state(tracker, values)
 
 
 def _whole_shard(data: Any) -> Shard:
