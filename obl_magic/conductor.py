@@ -26,7 +26,15 @@ from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.parity import ParityReport, report_of
 from obl_magic.payload import files
-from obl_magic.request import VERIFY_STEPS, checked_options, checked_settings, checked_verify, engine_for
+from obl_magic.request import (
+    VERIFY_STEPS,
+    checked_args,
+    checked_options,
+    checked_settings,
+    checked_verify,
+    engine_for,
+)
+from obl_magic.room import ROOM
 from obl_magic.runs import LIVE, Ledger, Run
 from obl_magic.show import current_cell, keeps_worlds_ready, show_table, showing
 from obl_magic.trust import refuse_foreign
@@ -111,7 +119,7 @@ def run(
     if background and workers is None:
         raise UsageProblem("background without workers", "a number of workers", "workers=1")
     taken = inherited(params, init_from, namespace)
-    call = Call(fn, {**taken.args, **dict(args or {})}, provide, namespace, cells)
+    call = Call(fn, {**taken.args, **checked_args(args)}, provide, namespace, cells)
     if taken.weights is not None:
         options = replace(options, settings=replace(options.settings, init_from=str(taken.weights)))
     if compared_steps:
@@ -173,6 +181,8 @@ def launch(
     arguments = in_words(call.args)  # may take long: before interrupts are held
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if workers is None else engine_for(options)
+    if workers is not None:
+        ROOM.check(captured, workers)
     with interrupts_held() as interrupted:
         remove_leftovers()
         folder = rundir.create()
@@ -306,7 +316,7 @@ def verify(
     options = checked_options(
         workers, engine, checked_settings("global", "none", 0, sync_batchnorm), seed, None, None, 0, "0", True
     )
-    return compare(Call(fn, dict(args or {}), provide, namespace), options, steps)
+    return compare(Call(fn, checked_args(args), provide, namespace), options, steps)
 
 
 def compare(call: Call, options: Options, steps: int) -> ParityReport:

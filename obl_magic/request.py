@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from obl_magic.doctor import choose_engine
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.library_settings import generators
 from obl_magic.values import DEFAULT_SEED, LR_SCALES, PROVES, Options, Settings
 
@@ -71,8 +73,10 @@ def checked_options(
     """The options of a run, if what was asked for makes sense; else UsageProblem."""
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
+    _check_working_folder()
     for name, seconds in (("timeout", timeout), ("stall_timeout", stall_timeout)):
-        if seconds is not None and not seconds > 0:
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and seconds > 0):
             raise UsageProblem(f"{name}={seconds!r}", "seconds, more than 0", f"{name}=600")
     if stall_timeout is not None and workers is None:
         raise UsageProblem("stall_timeout without workers", "a number of workers", "workers=1")
@@ -88,6 +92,23 @@ def checked_options(
         workers, engine, settings, DEFAULT_SEED if base is None else base, ranks, quiet, timeout, stall_timeout,
         retries, seed is not None,
     )  # fmt: skip
+
+
+def _check_working_folder() -> None:
+    """Refuses to begin in a folder that somebody has removed: whatever looks for a file would fail in it."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SetupProblem(
+            f"the working folder does not exist any more ({error.strerror})", "os.chdir to a folder that does"
+        ) from None
+
+
+def checked_args(args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments by name; else UsageProblem."""
+    if args is not None and not isinstance(args, Mapping):
+        raise UsageProblem(f"args of type {type(args).__name__}", "arguments by name", "args={'lr': 0.01}")
+    return dict(args or {})
 
 
 def checked_whole(name: str, value: int, least: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
 import weakref
@@ -187,7 +188,7 @@ class Run:
         self._trusted = False
 
     @classmethod
-    def open(cls, run: str | RunDir, *, trust: bool = False) -> Run:
+    def open(cls, run: str | os.PathLike[str] | RunDir, *, trust: bool = False) -> Run:
         """An earlier run, by its id, by the beginning or end of its id, or by its folder.
 
         Its value, its error, its checkpoints and its job are pickles: to read one runs what it holds. They are
@@ -395,7 +396,10 @@ def epoch_rows(rows: MetricTable) -> MetricTable:
     return rows.kept(lambda name: not name.startswith(SINGLE_STEP))
 
 
-def _find(name: str) -> RunDir:
+def _find(name: str | os.PathLike[str]) -> RunDir:
+    if not isinstance(name, (str, os.PathLike)):
+        raise UsageProblem(f"{name!r} for a run", "its id or its folder", "%oblivious runs")
+    name = os.fspath(name)
     if Path(name, "run.json").is_file():
         return RunDir(Path(name).absolute())
     runs = existing()

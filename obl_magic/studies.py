@@ -17,7 +17,7 @@ from obl_magic.display.studies import StudyDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
-from obl_magic.request import checked_options, checked_settings, checked_verify, checked_whole
+from obl_magic.request import checked_args, checked_options, checked_settings, checked_verify, checked_whole
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
 from obl_magic.study.objective import Objective, checked_objective
@@ -124,7 +124,7 @@ def search(
     seed = was.get("seed") if seed is None else seed
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
     taken, before = _taken_again(earlier, params, init_from, namespace, args or ())
-    base = {**before, **taken.args, **dict(args or {})}
+    base = {**before, **taken.args, **checked_args(args)}
     _refuse_unknown(fn, domains)
     wish = Wish(
         call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
@@ -213,7 +213,7 @@ def ablate(
     )
     options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
     taken = inherited(params, init_from, namespace)
-    base = {**taken.args, **dict(args or {})}
+    base = {**taken.args, **checked_args(args)}
     names = namespace if namespace is not None else getattr(fn, "__globals__", {})
     models = _other_models(asked, {**names, **dict(provide or {})})
     wish = Wish(

@@ -28,6 +28,7 @@ from obl_magic.manifest import header_of, in_words, manifest_of
 from obl_magic.payload import files
 from obl_magic.plan.base import Plan
 from obl_magic.request import checked_whole, engine_for
+from obl_magic.room import ROOM
 from obl_magic.runs import LIVE
 from obl_magic.show import current_cell, keeps_worlds_ready, showing_study
 from obl_magic.study.driver import Asked, Driver
@@ -118,6 +119,8 @@ def conduct(
     make = plan(captured)
     capture_s = time.perf_counter() - began
     chosen, reason = ("inline", "") if options.workers is None else engine_for(options)
+    if options.workers is not None:
+        ROOM.check(captured, options.workers)
     with interrupts_held() as stopping:
         remove_leftovers()
         folder = earlier._folder if earlier else rundir.create_study()

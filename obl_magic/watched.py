@@ -16,6 +16,7 @@ from obl_magic.events.event import LAUNCHER, Event, Failed, Log, Note, Result
 from obl_magic.events.frames import Gap, Stray
 from obl_magic.failures import read_death
 from obl_magic.interrupts import Presses
+from obl_magic.room import ROOM
 from obl_magic.runs import Ledger
 from obl_magic.values import Options
 from obl_magic.worker.leaving import AT
@@ -96,6 +97,12 @@ class Watched:
 
     def see_to_its_end(self) -> tuple[str, str]:
         """Waits for whatever ends the job; (status, first cause). A world that has to go is gone then."""
+        try:
+            return self._see_to_its_end()
+        finally:
+            ROOM.learn(self._ledger.state)
+
+    def _see_to_its_end(self) -> tuple[str, str]:
         failed_at: float | None = None
         patience: float | None = None
         status = error = ""

@@ -22,7 +22,7 @@ import pytest
 
 import obl_magic
 from obl_magic import lines, report
-from obl_magic.errors import CannotTravel, RankDied, RunFailed, UsageProblem
+from obl_magic.errors import CannotTravel, RankDied, RunFailed, SetupProblem, UsageProblem
 from obl_magic.events.event import Ended, Launched, Metric, Result, Started
 from obl_magic.events.log import read
 from obl_magic.runs import LIVE, Run
@@ -249,6 +249,10 @@ def test_from_python_names_are_looked_up_in_the_functions_own_globals(home: Path
         ({"workers": 1.5}, "got workers=1.5; expected a whole number of ranks, 1 or more; do: workers=2"),
         ({"seed": -1}, "got seed=-1; expected a whole number, 0 or more; do: seed=1"),
         ({"timeout": 0}, "got timeout=0; expected seconds, more than 0; do: timeout=600"),
+        ({"timeout": "10"}, "got timeout='10'; expected seconds, more than 0; do: timeout=600"),
+        ({"stall_timeout": float("nan")}, "got stall_timeout=nan; expected seconds, more than 0; do: stall_timeout="),
+        ({"args": [1]}, "got args of type list; expected arguments by name; do: args={'lr': 0.01}"),
+        ({"resume": 5}, "got 5 for a run; expected its id or its folder; do: %oblivious runs"),
         ({"show_ranks": [2]}, "got show_ranks=[2]; expected all, or ranks between 0 and 1 with commas; "),
         ({"workers": None, "background": True}, "got background without workers; expected a number of workers; "),
     ],
@@ -259,6 +263,38 @@ def test_what_is_wrong_is_said_before_anything_starts(home: Path, options: dict[
         run(train, **options)
     assert str(problem.value).startswith(said)
     assert not (home / "runs").exists()
+
+
+def test_a_working_folder_that_is_gone_is_named(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On ranks, in this process and as a search."""
+    folder = tmp_path_factory.mktemp("gone")
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    for begin in (
+        lambda: run(train, workers=2),
+        lambda: run(train, workers=None),
+        lambda: obl_magic.search(train, space="lr=float(0,1)", minimize="loss", trials=1, quiet=True),
+    ):
+        with pytest.raises(
+            SetupProblem, match=r"^the working folder does not exist any more \(.*; do: os.chdir to"
+        ):
+            begin()
+    assert not (home / "runs").exists()
+
+
+def test_who_has_no_home_folder_runs_all_the_same(home: Path) -> None:
+    """As under cron, or in a container without a user."""
+    (home / "script.py").write_text(
+        "import obl_magic\n\ndef train():\n    return 3\n\n"
+        "print(obl_magic.run(train, workers=2, engine='mpi', quiet=True).values)\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "HOME"}
+    said = subprocess.run(
+        [sys.executable, "script.py"], cwd=home, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert said.stdout == "[3, 3]\n", said.stderr
 
 
 def test_what_cannot_travel_is_named_before_anything_starts(home: Path) -> None:

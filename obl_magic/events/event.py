@@ -148,6 +148,7 @@ class Heartbeat(Event):
         step_s: seconds a step took since the last beat, or None.
         waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
         source: the text of the line ``where``, or "".
+        memory_bytes: of the machine's memory, what this rank alone has in use; None where it is not known.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -159,6 +160,7 @@ class Heartbeat(Event):
     step_s: float | None = None
     waited: float | None = None
     source: str = ""
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class RankState:
         first_step_s: Unix time at which its first training step was done, or None.
         ticks: of its own count of getting further. beats: signs of life so far. moves: of these, signs that it got
         further. waits: it is in a step or a collective at that place. fitting: it is inside a Keras ``fit``.
+        memory_bytes: the most memory that it was seen to have in use for itself.
         step_s: seconds a step takes. waited: share of that it waits for other ranks, 0 to 1.
     """
 
@@ -59,6 +60,7 @@ class RankState:
     step_s: float | None = None
     waited: float | None = None
     source: str = ""
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def fold(state: RunState, event: Event) -> RunState:
                 fitting=event.fitting, beats=known.beats + 1, source=event.source,
                 step_s=known.step_s if event.step_s is None else event.step_s,
                 waited=known.waited if event.waited is None else event.waited,
+                memory_bytes=max(known.memory_bytes, event.memory_bytes or 0),
             )  # fmt: skip
         case Result():
             state = _moved(state, event)

@@ -96,8 +96,9 @@ class Heart:
             self._last = now_s, steps, waited_s
         me = self._reporter
         return Heartbeat(
-            me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source
-        )
+            me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source,
+            own_memory_bytes(),
+        )  # fmt: skip
 
     def _prepares(self, main: FrameType | None) -> bool:
         """Whether the rank gets further where there is nothing to count: it imports, or traces a fit's first step."""
@@ -155,6 +156,15 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def own_memory_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
+    """Memory that this process has in use and shares with no file or other process; None where it is not told."""
+    try:
+        _, resident, shared, *_ = map(int, statm.read_text().split())
+    except (OSError, ValueError):
+        return None
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_users(file: str) -> bool:

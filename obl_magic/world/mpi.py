@@ -67,6 +67,7 @@ def _ask(path: str) -> Mpi | None:
             text=True,
             timeout=20,
             stdin=subprocess.DEVNULL,
+            env={"HOME": _home(), **os.environ},
             check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -122,6 +123,7 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONFAULTHANDLER": "",
+        "HOME": _home(),
         "OBL_THREADS": named if (named := base.get("TF_NUM_INTRAOP_THREADS", "")).isdigit() else str(threads),
     }
     if mpi.flavour == "openmpi":
@@ -142,6 +144,12 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
     return {**ours, **base}
 
 
+def _home() -> str:
+    """Open MPI does not start without a home folder; it reads settings there, so it must be nobody else's."""
+    found = os.path.expanduser("~")
+    return found if os.path.isabs(found) else os.sep
+
+
 def session_folders() -> list[str]:
     """Patterns of the folders that a launcher leaves behind when it is killed, ``{pid}`` being its process id."""
     root, uid = glob.escape(tempfile.gettempdir()), os.geteuid()
@@ -155,8 +163,8 @@ SEGMENTS = r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$"
 def cores(environ: Mapping[str, str] = os.environ) -> int:
     """Processors this process may use (its affinity), or ``OBL_CORES`` where a host lies about them."""
     named = environ.get("OBL_CORES", "")
-    if named and not named.isdecimal():
+    if named and (not named.isdecimal() or int(named) < 1):
         raise UsageProblem(
             f"OBL_CORES={named}", "a number of processors, 1 or more", "unset it, or OBL_CORES=2"
         )
-    return max(1, int(named)) if named else len(os.sched_getaffinity(0))
+    return int(named) if named else len(os.sched_getaffinity(0))

@@ -67,6 +67,30 @@ def test_a_pool_maps_a_function_of_the_notebook(kernel: Kernel, options: str) ->
     assert value(kernel) == "([0, 1, 4, 9], [5, 6])"
 
 
+def test_a_kernel_that_is_stopped_for_longer_than_any_deadline_ends_no_run(tmp_path: Path) -> None:
+    """As by a debugger, a frozen container, or a laptop that is closed: its ranks go on, and so does the run."""
+    body = """
+        %%oblivious --workers 2 --engine mpi --timeout 9 --stall-timeout 4 --out run
+        def train():
+            import time, obl_magic
+            obl_magic.report(started=1)
+            for step in range(12):
+                time.sleep(1)
+                obl_magic.report(loss=step)
+            return step
+        """
+    with Kernel(tmp_path, {"OBLIVIOUS_HOME": str(tmp_path)}) as kernel:
+        kernel.run("%load_ext obl_magic")
+        sent = kernel.start(textwrap.dedent(body).lstrip())
+        kernel.finish(sent, until=lambda cell: "started" in str(cell.outputs))
+        kernel.process.suspend()
+        time.sleep(8)  # the test is what passes meanwhile
+        kernel.process.resume()
+        cell = kernel.finish(sent, deadline_s=WITHIN_S)
+        assert cell.ename == "", cell.traceback
+        assert kernel.value("run.status, run.value") == "('succeeded', 11)"
+
+
 def test_an_executor_of_processes_and_one_of_threads(kernel: Kernel) -> None:
     """As preprocessing is written."""
     ran(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
 import pytest
 
-from obl_magic.errors import SetupProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.world import mpi
 from obl_magic.world.mpi import Mpi
 
@@ -32,6 +33,16 @@ V4 = Mpi("openmpi", "4.1.8", 4, "/m/mpirun")
 V5 = Mpi("openmpi", "5.0.11", 5, "/m/mpirun")
 HYDRA = Mpi("mpich", "5.0.2", 5, "/m/mpiexec")
 PROGRAM = ["python", "-m", "rank"]
+
+
+def test_whoever_has_no_home_gets_one_where_nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open MPI reads settings there."""
+    assert mpi.environment(V5, {"HOME": "/h"}, ranks=2, cores=2, engine="mpi")["HOME"] == "/h"
+    monkeypatch.delenv("HOME")
+    known = mpi.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"]
+    assert known == pwd.getpwuid(os.getuid()).pw_dir
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user that no list of users has
+    assert mpi.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"] == "/"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,11 @@ def test_cores_are_those_this_process_may_use_or_those_the_user_names() -> None:
     """Its affinity, not the machine's."""
     assert mpi.cores({}) == len(os.sched_getaffinity(0))
     assert mpi.cores({"OBL_CORES": "7"}) == 7
-    assert mpi.cores({"OBL_CORES": "0"}) == 1
+    for wrong in ("0", "two", "-1", "1.5"):
+        with pytest.raises(
+            UsageProblem, match=f"^got OBL_CORES={wrong}; expected a number of processors, 1 or more"
+        ):
+            mpi.cores({"OBL_CORES": wrong})
 
 
 def fake_mpirun(folder: Path, said: str) -> str:
