@@ -21,6 +21,7 @@ from obl_magic.display.base import Display, NoDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Ended, Launched, Note
 from obl_magic.interrupts import Presses, interrupts_held, interrupts_let_through
+from obl_magic.jobs import JOBS
 from obl_magic.launched import LaunchedRun
 from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, in_words, manifest_of
@@ -258,6 +259,7 @@ def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Pr
     try:
         with interrupts_let_through(interrupted):
             files.save(job, folder, folder.job, own_modules())
+        JOBS.keep(folder.id, folder.job)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         ledger.add(Ended(-1, time.time(), status, str(error) or status))

@@ -1,4 +1,4 @@
-"""Removes large arrays that a run has left on disk because its kernel went away before it. Touches nothing else."""
+"""Removes jobs that runs have left on disk because their kernels went away before them. Touches nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from obl_magic.rundir import StudyDir
 
 
 def remove_leftovers(where: Path | None = None) -> None:
-    """Tidies up after runs of a home whose kernels are gone: a job's arrays may take gigabytes.
+    """Tidies up after runs of a home whose kernels are gone: a job holds the user's data, and may take gigabytes.
 
     Args:
         where: the home; by default this notebook's.
     """
-    for folder in rundir.with_arrays(where):
+    for folder in rundir.with_jobs(where):
         owner = folder if folder.manifest.is_file() else StudyDir(folder.path)
         with contextlib.suppress(OSError, Damaged):
             if is_gone(owner.record().get("kernel"), owner.logs):

@@ -63,7 +63,7 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """The pickled job that rank 0 reads; its large arrays lie in ``job.bin`` beside it while the run lasts."""
+        """The pickled job that rank 0 reads, while the run lasts; its large arrays lie in ``job.bin`` beside it."""
         return self.path / "job.pkl"
 
     @property
@@ -106,7 +106,8 @@ class RunDir:
         """Removes what only a run under way needs."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
-            buffers_of(self.job).unlink(missing_ok=True)
+            for path in (self.job, buffers_of(self.job), self.changes):
+                path.unlink(missing_ok=True)
             for stacks in self.path.glob("stacks-*.txt"):
                 if not stacks.stat().st_size:  # nobody asked for them
                     stacks.unlink()
@@ -309,14 +310,17 @@ def existing_studies(where: Path | None = None) -> list[StudyDir]:
     return sorted(folders, key=_age)
 
 
-def with_arrays(where: Path | None = None) -> list[RunDir]:
-    """The runs of a home that still have a job's large arrays on disk, and what studies share."""
-    name = buffers_of(RunDir(Path()).job).name
-    return [
-        RunDir(path.parent)
-        for kind in ("runs", "studies")
-        for path in (where or home()).glob(f"{kind}/*/{name}")
-    ]
+def with_jobs(where: Path | None = None) -> list[RunDir]:
+    """The runs of a home that still have their job on disk, trials among them, and what studies share."""
+    known = RunDir(Path())
+    files = [known.job.name, buffers_of(known.job).name, known.changes.name]
+    found = {
+        path.parent
+        for folders in ("runs/*", "studies/*", "studies/*/trials/*")
+        for file in files
+        for path in (where or home()).glob(f"{folders}/{file}")
+    }
+    return [RunDir(path) for path in sorted(found)]
 
 
 def _age(folder: RunDir | StudyDir) -> tuple[str, int]:

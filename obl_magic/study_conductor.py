@@ -22,6 +22,7 @@ from obl_magic.display.base import Header
 from obl_magic.display.studies import NoStudyDisplay, StudyDisplay, StudyHeader
 from obl_magic.errors import RunTimedOut, UsageProblem
 from obl_magic.interrupts import Presses, interrupts_held
+from obl_magic.jobs import JOBS
 from obl_magic.launched import wanted
 from obl_magic.leftovers import remove_leftovers
 from obl_magic.manifest import header_of, in_words, manifest_of
@@ -179,6 +180,7 @@ def _prepared(
     manifest = manifest_of(captured, trial_options, arguments, about, capture_s)
     if options.workers is not None:
         files.save(job, folder.shared, folder.shared.job, own_modules())
+        JOBS.keep(folder.id, folder.shared.job)
         for buffer in job.buffers:  # on disk now, from where the ranks take them
             buffer.release()
     folder.shared.write_bytes(folder.shared.source, captured.source.encode())

@@ -162,7 +162,10 @@ def test_a_run_in_the_kernel_is_exported_from_the_notebook_that_has_its_function
 def test_large_arrays_that_a_run_has_not_kept_are_taken_from_the_notebook(home: Path) -> None:
     """If they are what they were; they are mapped from beside the script."""
     done = run(exporting.sums)
-    with pytest.raises(UsageProblem, match="whose large arrays were removed when it ended"):
+    with pytest.raises(
+        UsageProblem,
+        match="whose function and data were removed from the disk when it ended, and no function sums",
+    ):
         export(done.id, "sums.py")
     with pytest.raises(UsageProblem, match=r"and sums -> large is not what it was"):
         export(

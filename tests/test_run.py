@@ -138,7 +138,7 @@ def test_the_folder_is_private_and_holds_everything(two: obl_magic.Run) -> None:
     assert stat.S_IMODE(two.dir.parent.stat().st_mode) == 0o700
     names = {path.name for path in two.dir.iterdir()}
     assert names == {
-        "events.jsonl", "function.py", "job.pkl", "run.json", "summary.json", "rank-0.log", "rank-1.log", "value-0.pkl",
+        "events.jsonl", "function.py", "run.json", "summary.json", "rank-0.log", "rank-1.log", "value-0.pkl",
         "value-1.pkl",
     }  # fmt: skip
     assert (two.dir / "function.py").read_text() == inspect.getsource(train)

@@ -36,12 +36,12 @@ LOADED_BY = {
         "failures.py": "the exception of a rank",
         "payload/files.py": "for the callers below",
         "export/__init__.py": "the function of a job of the user's own run",
+        "export/found.py": "a job that this process has kept in memory",
         "standalone.py": "the same, in the script that was exported",
     },
     "files.load": {
         "runs.py": "the value of a rank",
         "worker/execute.py": "the value that this rank has just written",
-        "export/found.py": "the job of the user's own run",
         "standalone.py": "what lies beside the user's own script",
     },
 }
@@ -218,7 +218,7 @@ def test_what_looks_like_a_credential_is_named_before_launch_and_not_written_dow
         "fit -> api_key looks like a credential and is sent to the ranks; better: os.environ "
     )
     for path in done.dir.iterdir():
-        assert path.name == "job.pkl" or api_key.encode() not in path.read_bytes()
+        assert api_key.encode() not in path.read_bytes(), path
 
 
 def calls_home(api_key: str, lr: float = 0.1) -> float:
@@ -227,8 +227,8 @@ def calls_home(api_key: str, lr: float = 0.1) -> float:
 
 
 def _holds(folder: Path, secret: str) -> list[str]:
-    """The files that hold a text, but for the job, which the ranks need."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "job.pkl"]
+    """The files that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return [path.name for path in files if secret.encode() in path.read_bytes()]
 
 

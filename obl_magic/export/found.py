@@ -1,4 +1,4 @@
-"""The job of a run, to be run again: from the run's folder, else from the notebook that still has the same function."""
+"""The job of a run, to be run again: this process's own, else from the notebook that still has the same function."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any
 
+from obl_magic import payload
 from obl_magic.capture import capture
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.payload import files
-from obl_magic.rundir import RunDir, buffers_of
+from obl_magic.jobs import JOBS
 from obl_magic.runs import Run
-from obl_magic.trust import refuse_foreign
 from obl_magic.values import Job, Settings
 
 LARGE_BYTES = 1_000_000
@@ -26,8 +24,9 @@ LARGE_BYTES = 1_000_000
 def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     """(the job, whether it was captured anew).
 
-    Large arrays are kept while a run lasts, and a run in the kernel sends nothing: then the function is captured
-    again, if the notebook has it as it was, with what the notebook has now.
+    Jobs are on disk while a run lasts; this process remembers its last ones that have no large arrays. Without it,
+    and for a run in the kernel, which sends nothing, the function is captured again, if the notebook has it as it was,
+    with what the notebook has now.
 
     Args:
         run: the run. namespace: the notebook's names.
@@ -35,22 +34,16 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     Raises:
         UsageProblem: the notebook does not have it as it was.
     """
-    folder = run._ledger.folder
-    shared = RunDir(folder.path.parents[1]) if run._manifest.get("study") else folder
-    if shared.job.is_file():
-        run._refuse_foreign("the job")
-        if shared is not folder and not run._trusted:
-            refuse_foreign(shared.path, f"the job of {run.id}")
-        try:
-            job: Job = files.load(shared.job)
-        except SetupProblem:  # its arrays are gone
-            return _captured_anew(run, namespace), True
-        if shared is not folder:
-            job = replace(job, **{**files.load(folder.changes), "quantity": ""})
-            _refuse_ablated(run, job)
-        buffers = tuple(map(PickleBuffer, job.buffers))
-        return replace(job, settings=_settings(run), engine=_engine(run), buffers=buffers), False
-    return _captured_anew(run, namespace), True
+    run._refuse_foreign("the record")
+    study = run._manifest.get("study")
+    kept, changes = JOBS.of(study or run.id), JOBS.of(run.id) if study else None
+    if kept is None or (study and changes is None):
+        return _captured_anew(run, namespace), True
+    job: Job = payload.loads(kept)
+    if changes is not None:
+        job = replace(job, **{**payload.loads(changes), "quantity": ""})
+        _refuse_ablated(run, job)
+    return replace(job, settings=_settings(run), engine=_engine(run)), False
 
 
 def _refuse_ablated(run: Run, job: Job) -> None:
@@ -85,7 +78,7 @@ def _captured_anew(run: Run, namespace: Mapping[str, Any]) -> Job:
 
 def _gone(run: Run, why: str) -> UsageProblem:
     lost = (
-        f"whose large arrays were removed when it ended ({buffers_of(run._ledger.folder.job).name})"
+        "whose function and data were removed from the disk when it ended"
         if run.workers is not None
         else "which ran in the kernel and was sent nowhere"
     )

@@ -44,7 +44,7 @@ def load(path: Path) -> Any:
     """A value that :func:`save` wrote; its arrays are mapped, not read. Runs the pickle: see the trust boundary.
 
     Raises:
-        SetupProblem: its arrays were removed, as a job's are when its run has ended.
+        SetupProblem: its arrays were removed.
     """
     beside = buffers_of(path)
     try:
@@ -53,6 +53,6 @@ def load(path: Path) -> Any:
         if beside.exists() or "out-of-band" not in str(error):
             raise
         raise SetupProblem(
-            f"the large arrays of {path} are gone with {beside.name}, which is removed when a run has ended",
+            f"the large arrays of {path} are gone with {beside.name}",
             "run the function again; function.py and run.json beside it say what ran",
         ) from error

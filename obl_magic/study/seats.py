@@ -16,6 +16,7 @@ from obl_magic.display.base import NoDisplay
 from obl_magic.errors import SetupProblem
 from obl_magic.events.event import LAUNCHER, Asks, Ended, Event
 from obl_magic.interrupts import Presses
+from obl_magic.jobs import JOBS
 from obl_magic.runs import Ledger, Run
 from obl_magic.values import Captured, Job, Options
 from obl_magic.watched import Watched
@@ -96,6 +97,7 @@ class WorldSeat:
     def _see_to(self, call: Call) -> tuple[str, str]:
         folder = call.ledger.folder
         folder.write_bytes(folder.changes, payload.dumps(call.changes))
+        JOBS.keep(folder.id, folder.changes)
         if self._trials >= RENEWED_AFTER:
             self.close()
         if self._channel is None or self._channel.world.exit_code is not None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from obl_magic import payload, rundir
 from obl_magic.errors import SetupProblem
 from obl_magic.payload import LARGE_BYTES, buffers, files
-from obl_magic.rundir import RunDir
+from obl_magic.rundir import RunDir, buffers_of
 
 LARGE = np.arange(LARGE_BYTES // 4, dtype="float64")
 
@@ -143,29 +143,36 @@ def test_memory_outlives_the_file(folder: RunDir) -> None:
     """A value that somebody holds is not lost with the run's folder."""
     files.save(LARGE, folder, folder.value(0))
     back = files.load(folder.value(0))
-    rundir.buffers_of(folder.value(0)).unlink()
+    buffers_of(folder.value(0)).unlink()
     np.testing.assert_array_equal(back, LARGE)
 
 
 def test_the_file_of_arrays_is_private(folder: RunDir) -> None:
     """As all files of a run."""
     files.save(LARGE, folder, folder.job)
-    assert stat.S_IMODE(rundir.buffers_of(folder.job).stat().st_mode) == 0o600
+    assert stat.S_IMODE(buffers_of(folder.job).stat().st_mode) == 0o600
     assert sorted(path.name for path in folder.path.iterdir()) == ["job.bin", "job.pkl"]
 
 
-def test_tidying_up_removes_a_jobs_arrays_and_says_so_to_whoever_looks_for_them(folder: RunDir) -> None:
-    """A gigabyte a run would fill disks; what a function returned stays."""
-    for path in (folder.job, folder.value(0)):
+def test_tidying_up_removes_a_job_with_its_arrays(folder: RunDir) -> None:
+    """They hold the user's data, and a gigabyte a run would fill disks; what a function returned stays."""
+    for path in (folder.job, folder.changes, folder.value(0)):
         files.save({"x": LARGE}, folder, path)
+    buffers_of(folder.changes).unlink()
     folder.tidy()
-    assert sorted(path.name for path in folder.path.iterdir()) == ["job.pkl", "value-0.bin", "value-0.pkl"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["value-0.bin", "value-0.pkl"]
+
+
+def test_a_value_whose_arrays_are_gone_says_so(folder: RunDir) -> None:
+    """With the file, and what is left of the run."""
+    files.save({"x": LARGE}, folder, folder.value(0))
+    buffers_of(folder.value(0)).unlink()
     with pytest.raises(
         SetupProblem,
-        match=r"^the large arrays of .*job\.pkl are gone with job\.bin, which is removed when a run has ended; "
+        match=r"^the large arrays of .*value-0\.pkl are gone with value-0\.bin; "
         r"do: run the function again; function\.py and run\.json beside it say what ran$",
     ):
-        files.load(folder.job)
+        files.load(folder.value(0))
 
 
 def test_a_value_without_large_arrays_is_one_file(folder: RunDir) -> None:
@@ -208,9 +215,9 @@ def test_no_page_is_read_before_it_is_used(folder: RunDir) -> None:
     files.save(zeros, folder, folder.value(0))
     back = files.load(folder.value(0))
     page = mmap.PAGESIZE
-    entry = Path("/proc/self/smaps").read_text().partition(f"{rundir.buffers_of(folder.value(0))}\n")[2]
+    entry = Path("/proc/self/smaps").read_text().partition(f"{buffers_of(folder.value(0))}\n")[2]
     resident = re.search(r"^Rss: +(\d+) kB", entry, re.M)
     assert resident is not None
     assert int(resident[1]) * 1024 < zeros.nbytes // 2
     assert back[:: 1000 * page].sum() == 0
-    assert os.path.exists(rundir.buffers_of(folder.value(0)))
+    assert os.path.exists(buffers_of(folder.value(0)))
