@@ -48,10 +48,10 @@ demos: demo
 	  $(PY) notebooks/execute.py notebooks/$$name.ipynb $(BUILD)/$$name.ipynb || exit 1; \
 	done
 
-# Its last line is pytest's. Where CI is set a test that fails is run once more, and both outcomes are told: on a host that
-# stops its processors for seconds at a time a deadline may be missed, but hardly twice.
+# Its last line is pytest's. Where CI is set a test that is marked `timing` is run once more if it fails, and both outcomes are
+# told: on a host that stops its processors for seconds at a time a deadline may be missed, but hardly twice.
 test: setup lint
-	$(PY) -m pytest --cov $(if $(CI),--reruns 1)
+	$(PY) -m pytest --cov
 
 # The fast tests and one notebook on real ranks, with the newest and the lowest versions that setup.cfg allows, each in an
 # environment of its own; which versions these were stands in $(BUILD)/versions-newest.txt and $(BUILD)/versions-lowest.txt.

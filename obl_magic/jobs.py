@@ -11,7 +11,7 @@ from pathlib import Path
 
 from obl_magic.rundir import buffers_of
 
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 16 * 2**20
 """What is kept of them in all; the oldest go first."""
 
 

@@ -38,6 +38,14 @@ _WRITTEN_BY_PEOPLE = {".py", ".md", ".cfg", ".toml", ".ipynb", ".txt", ".yml", "
 """Somebody may be writing sources in this checkout while its tests run."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where CI is set, tests marked ``timing`` have a second try, and both outcomes are told; no other test has one."""
+    if os.environ.get("CI"):
+        for item in items:
+            if item.get_closest_marker("timing"):
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_folder_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Launchers put their session folders here, so that those of other people's runs are never taken for ours."""

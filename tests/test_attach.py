@@ -17,7 +17,7 @@ from obl_magic.display.text import TextDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.rundir import existing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 WAITS = """from obl_magic import report
 import os, time

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+pytestmark = pytest.mark.timing
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

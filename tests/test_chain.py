@@ -17,6 +17,8 @@ from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir
 from obl_magic.study.results import Study
 
+pytestmark = pytest.mark.timing
+
 
 def line(x: float = 0.0, y: float = 0.0, act: str = "relu") -> dict[str, Any]:
     """What it was called with."""

@@ -14,7 +14,7 @@ import pytest
 import obl_magic
 from obl_magic.errors import SetupProblem
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 def run(fn: Any, workers: int | None = 2, **options: Any) -> obl_magic.Run:

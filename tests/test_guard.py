@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.timing
+
 pytest_plugins = ["pytester"]
 
 LEAVES_A_CHILD = """

@@ -12,7 +12,7 @@ import pytest
 
 import obl_magic
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 NAMES = {
     "shell": "-n with spaces  'quotes' \"both\" 100% $HOME ${PATH} `id` $(id); & | * ? [a] {b} ~ # ! back\\slash:,=",

@@ -17,7 +17,7 @@ import pytest
 import obl_magic
 from obl_magic import report
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 MIB = 1 << 20
 REPORTS = 100_000

@@ -17,7 +17,7 @@ import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 def under_way(run: Run, steps: int = 8, within_s: float = 90) -> Run:

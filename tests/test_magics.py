@@ -18,7 +18,7 @@ from kernel import Cell, Kernel, gone
 from obl_magic.events.event import Failed
 from obl_magic.events.log import read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 TWO = "--workers 2 --engine mpi"
 ONE = "--workers 1 --engine mpi"

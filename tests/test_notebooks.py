@@ -17,6 +17,8 @@ from obl_magic import rundir
 from obl_magic.runs import Run
 from obl_magic.study.results import AblationResult, Study, open_results
 
+pytestmark = pytest.mark.timing
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PHASES = ("02_search", "03_ablation", "04_chain")
 

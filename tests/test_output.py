@@ -14,7 +14,7 @@ import pytest
 import obl_magic
 from obl_magic.display.text import TextDisplay
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 LONG = 1_000_000
 

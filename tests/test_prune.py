@@ -13,6 +13,8 @@ from obl_magic.kernel_process import this_process
 from obl_magic.prune import prunable
 from obl_magic.rundir import RunDir, existing
 
+pytestmark = pytest.mark.timing
+
 
 def train(lr: float = 0.1) -> float:
     """A function to run."""

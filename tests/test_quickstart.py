@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.timing
+
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
 
 

@@ -27,7 +27,7 @@ from obl_magic.events.event import Ended, Launched, Metric, Result, Started
 from obl_magic.events.log import read
 from obl_magic.runs import LIVE, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SECRET = "an environment variable's value"
 

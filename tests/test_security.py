@@ -21,6 +21,8 @@ import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.export import export
 
+pytestmark = pytest.mark.timing
+
 PACKAGE = Path(obl_magic.__file__).parent
 SECRET = secrets.token_hex(16)
 """The value of an environment variable."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kernel import Cell, Kernel
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 TWO = "--workers 2 --engine mpi"
 STALLING = f"{TWO} --stall-timeout 3"

@@ -17,6 +17,8 @@ from obl_magic.errors import NotOblivious, RunStalled
 from obl_magic.events.event import Event, Heartbeat, Log, Progress, Result, Started
 from obl_magic.events.fold import RunState, empty, fold
 
+pytestmark = pytest.mark.timing
+
 
 def state(*events: Event) -> RunState:
     """All folded."""

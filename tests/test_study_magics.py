@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from kernel import Cell, Kernel
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 TRAIN = """
 from obl_magic import report

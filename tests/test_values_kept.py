@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kernel import Cell, Kernel
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 @pytest.fixture(scope="module")

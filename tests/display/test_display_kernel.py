@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 from obl_magic.display import notebook as notebook_display
 
+pytestmark = pytest.mark.timing
+
 CELL = """
 from obl_magic.display.base import Header
 from obl_magic.display.notebook import NotebookDisplay, in_notebook

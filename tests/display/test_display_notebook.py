@@ -14,6 +14,8 @@ from obl_magic.display.notebook import NotebookDisplay, in_notebook
 from obl_magic.events.event import Ended, Event, Failed, Metric, Progress, Started
 from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
 
+pytestmark = pytest.mark.timing
+
 HEADER = Header("run-1", "train", "0123456789abcdef", 3, "mpi", "", "global", 2, 100.0, (), ".obl/run-1")
 SAFE_TAGS = {
     *("div", "span", "table", "thead", "tbody", "tr", "th", "td", "pre", "details", "summary"),

@@ -15,7 +15,7 @@ import pytest
 import obl_magic
 from obl_magic.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 1)
 WORKERS = 4

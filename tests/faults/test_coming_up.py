@@ -14,7 +14,7 @@ from obl_magic import watched
 from obl_magic.errors import RankDied, RunStalled, SetupProblem
 from obl_magic.world import mpi
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SAID_WITHIN_S = 2.0
 BUSY_S = 1.0

@@ -15,7 +15,7 @@ import pytest
 import obl_magic
 from obl_magic.errors import RankDied, RunStalled
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SAID_WITHIN_S = 1.0
 BUSY_S = 1.0

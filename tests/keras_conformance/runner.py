@@ -207,7 +207,7 @@ def _again(series: Series, first: Verdict, name: str, ids: Sequence[str], place:
     """Tries a test that differs in a world of its own, and then after the tests of its file that came before it.
 
     What differs only there is another test's doing, and still differs. What differs neither way is told, with the
-    places where its threads were, and let be, as pytest's ``--reruns 1`` does for our own tests.
+    places where its threads were, and let be, as our own tests marked ``timing`` are.
     """
     again = verdicts.judge(name, series.run(place, [name], first.workers), first.workers)
     if again.kind != "passed":

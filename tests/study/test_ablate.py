@@ -16,6 +16,8 @@ import obl_magic
 from obl_magic.errors import OblError, UsageProblem
 from obl_magic.study.results import AblationResult, open_results
 
+pytestmark = pytest.mark.timing
+
 DATA = {"dataset_fn": ablated_functions.planted}
 MODEL = {**DATA, "model_fn": ablated_functions.model_fn}
 

@@ -20,6 +20,8 @@ from obl_magic.study.record import Records
 from obl_magic.study.seats import Call
 from obl_magic.values import Component, Job, Outcome, Settings, Trial
 
+pytestmark = pytest.mark.timing
+
 Runs = Callable[[Call], None]
 SOON_S = 20.0
 

@@ -19,6 +19,8 @@ from obl_magic import report
 from obl_magic.errors import UsageProblem
 from obl_magic.study.results import Study, open_results
 
+pytestmark = pytest.mark.timing
+
 
 def search(fn: Any, space: Any = "x=float(-2,2)", **options: Any) -> Study:
     """A search that shows nothing."""

@@ -20,7 +20,7 @@ import obl_magic
 from obl_magic.errors import RunTimedOut, UsageProblem
 from obl_magic.study.results import Study, open_results
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 UNDER_LOAD = 3
 """How many times longer than promised something may take here, where tests share the cores with others."""

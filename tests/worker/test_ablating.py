@@ -20,6 +20,8 @@ from obl_magic.values import Component
 from obl_magic.worker import ablating
 from obl_magic.worker.ablating import Proof, ablated, rehearse, resolve
 
+pytestmark = pytest.mark.timing
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

@@ -15,7 +15,7 @@ import pytest
 from obl_magic.world import mpi
 from obl_magic.world.process import is_root
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("size", [2, 3])]
+pytestmark = [pytest.mark.timing, pytest.mark.slow, pytest.mark.parametrize("size", [2, 3])]
 PROGRAM = Path(__file__).with_name("collectives_program.py")
 
 

@@ -19,6 +19,8 @@ from sklearn.model_selection import train_test_split
 from obl_magic.errors import UsageProblem
 from obl_magic.worker import features
 
+pytestmark = pytest.mark.timing
+
 
 def table(rows: int = 4) -> pd.DataFrame:
     """People, with their label."""

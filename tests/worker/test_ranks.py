@@ -9,6 +9,8 @@ import pytest
 from obl_magic.worker import ranks
 from obl_magic.worker.ranks import ALONE, Rank, gpus, identify, pin_gpu
 
+pytestmark = pytest.mark.timing
+
 OPENMPI = {
     "OMPI_COMM_WORLD_RANK": "5",
     "OMPI_COMM_WORLD_SIZE": "8",

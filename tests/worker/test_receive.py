@@ -17,7 +17,7 @@ from obl_magic.payload import buffers
 from obl_magic.world import mpi
 from obl_magic.world.process import is_root
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SIZE = 16 << 20
 ARRAYS = [np.full(SIZE, 3, "uint8"), np.full(100, 5, "uint8")]

@@ -16,6 +16,8 @@ from obl_magic.errors import SetupProblem
 from obl_magic.world import mpi
 from obl_magic.world.process import World, is_root
 
+pytestmark = pytest.mark.timing
+
 SAYS = "import os, sys; os.write(1, b'ready %d\\n' % os.getpid()); "
 WAITS = "import signal; signal.pause()"
 STUBBORN = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); s.signal(s.SIGINT, s.SIG_IGN); "

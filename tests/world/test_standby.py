@@ -15,7 +15,7 @@ from obl_magic.launched import wanted
 from obl_magic.world import standby
 from obl_magic.world.standby import STANDBY, Standby
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 @pytest.fixture(autouse=True)
