@@ -103,7 +103,7 @@ class RunDir:
         return self.path / "scratch"
 
     def tidy(self) -> None:
-        """Removes what only a run under way needs."""
+        """Removes what only a run under way needs; sees the rest onto the disk, where no power cut undoes it."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             for path in (self.job, buffers_of(self.job), self.changes):
@@ -111,6 +111,8 @@ class RunDir:
             for stacks in self.path.glob("stacks-*.txt"):
                 if not stacks.stat().st_size:  # nobody asked for them
                     stacks.unlink()
+            for path in (*self.path.iterdir(), *self.path.glob("checkpoints/*"), self.path, self.path.parent):
+                _onto_the_disk(path)
 
     def log(self, rank: int) -> Path:
         """What a rank wrote; ``launcher.log`` for rank -1."""
@@ -229,6 +231,11 @@ class StudyDir:
         return self.path / "optuna.journal"
 
     @property
+    def held(self) -> Path:
+        """Locked by the process that conducts the study, as long as it does."""
+        return self.path / ".held"
+
+    @property
     def rows(self) -> Path:
         """One line of JSON for each trial that has ended."""
         return self.path / "trials.jsonl"
@@ -326,6 +333,15 @@ def with_jobs(where: Path | None = None) -> list[RunDir]:
 def _age(folder: RunDir | StudyDir) -> tuple[str, int]:
     """Orders runs by the second in their id, and within it by when they were written down."""
     return folder.id.rpartition("-")[0], folder.manifest.stat().st_mtime_ns
+
+
+def _onto_the_disk(path: Path) -> None:
+    """Waits until a file or a folder's list of names is on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def buffers_of(pickle: Path) -> Path:

@@ -20,6 +20,7 @@ from obl_magic.plan.ablation import Ablation
 from obl_magic.request import checked_args, checked_options, checked_settings, checked_verify, checked_whole
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
+from obl_magic.study.holding import under_way
 from obl_magic.study.objective import Objective, checked_objective
 from obl_magic.study.results import AblationResult, Study, open_results
 from obl_magic.study_conductor import MakePlan, Wish, conduct, shared_job
@@ -256,9 +257,7 @@ def _earlier(resume: str | None) -> Study | None:
     if not isinstance(found, Study):
         raise UsageProblem(f"resume={resume} (an ablation)", "a search", "run the ablation again")
     if found.status == "running":
-        raise UsageProblem(
-            f"resume={resume}, which is under way", "a search that has ended", "%oblivious stop"
-        )
+        raise under_way(resume)
     refuse_foreign(found._folder.path, f"resume={resume}", f"copy it: cp -r {found._folder.path} COPY")
     return found
 

@@ -33,6 +33,7 @@ from obl_magic.room import ROOM
 from obl_magic.runs import LIVE
 from obl_magic.show import current_cell, keeps_worlds_ready, showing_study
 from obl_magic.study.driver import Asked, Driver
+from obl_magic.study.holding import Holding
 from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, read
 from obl_magic.study.results import AblationResult, Study
@@ -125,14 +126,17 @@ def conduct(
     with interrupts_held() as stopping:
         remove_leftovers()
         folder = earlier._folder if earlier else rundir.create_study()
+        holding = Holding(folder)
         try:
             driver, study = _prepared(
                 kind, wish, captured, make, folder, (chosen, reason), capture_s, stopping
             )
         except BaseException:
+            holding.let_go()
             if earlier is None:
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
+        study._holding = holding
         shown = NoStudyDisplay() if options.quiet else display or showing_study()
         study._shown_in = None if options.quiet else current_cell()
         shown.begin(study._header)
@@ -270,6 +274,8 @@ def _ended(
         status = "failed"
     study._ended(status)
     study._folder.shared.tidy()
+    if study._holding is not None:
+        study._holding.let_go()
     if not isinstance(shown, NoStudyDisplay):
         shown.end(study._shown())
     return error

@@ -175,3 +175,19 @@ def test_a_record_is_json_whatever_it_holds(tmp_path: Path) -> None:
     folder = rundir.create(tmp_path)
     folder.write_json(folder.manifest, {"where": Path("/x"), "n": 1})
     assert json.loads(folder.manifest.read_text()) == {"where": "/x", "n": 1}
+
+
+def test_what_stays_of_a_run_is_on_the_disk_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file, and the names in the folder and beside it: a power cut loses no finished run."""
+    folder = rundir.create(tmp_path)
+    folder.write_bytes(folder.job, b"job")
+    folder.write_json(folder.manifest, {})
+    folder.write_bytes(folder.value(0), b"value")
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda at: (synced.append(os.readlink(f"/proc/self/fd/{at}")), real(at)))
+    folder.tidy()
+    expected = {folder.manifest, folder.value(0), folder.path, folder.path.parent}
+    assert set(synced) == {str(path.resolve()) for path in expected}

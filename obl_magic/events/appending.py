@@ -59,6 +59,10 @@ class Appending:
                 self.append(last[room:])
                 raise
 
+    def sync(self) -> None:
+        """Waits until all of it is on the disk itself."""
+        os.fsync(self._descriptor)
+
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -35,11 +35,12 @@ class Launched(Event):
     """The run began; written by the conductor before anything is started.
 
     Attributes:
-        workers: number of ranks, or None for a call inside the kernel.
+        workers: number of ranks, or None for a call inside the kernel. format: of the log that this event begins.
     """
 
     kind: ClassVar[str] = "launched"
     workers: int | None
+    format: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic.events.appending import Appending
-from obl_magic.rundir import unwritable
+from obl_magic.rundir import FORMAT, unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ class Records:
         self.all.append(record)
         try:
             params = {name: repr(value) for name, value in record.params.items()}
-            self._file.append((json.dumps({**asdict(record), "params": params}) + "\n").encode())
+            row = {**asdict(record), "params": params, "format": FORMAT}
+            self._file.append((json.dumps(row) + "\n").encode())
+            self._file.sync()
         except OSError as error:
             self.lost = str(unwritable(self._path, error))
 

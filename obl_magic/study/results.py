@@ -17,6 +17,7 @@ from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import RunDir, StudyDir, existing_studies, readable
 from obl_magic.runs import Run
 from obl_magic.study.driver import Driver, Live
+from obl_magic.study.holding import Holding
 from obl_magic.study.record import Records, TrialRecord, ranked, read
 from obl_magic.values import Component, Trial
 
@@ -93,6 +94,7 @@ class _Results:
         self._folder, self._manifest, self._records = folder, dict(manifest), records
         self._driver, self._stop = driver, stop
         self._shown_in: int | None = None
+        self._holding: Holding | None = None
         self._read: dict[int, Live] = {}
 
     @classmethod
