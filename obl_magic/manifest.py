@@ -13,7 +13,7 @@ from typing import Any
 
 from obl_magic import payload
 from obl_magic.capture.captured_names import size_bytes, type_name
-from obl_magic.capture.credentials import looks_secret
+from obl_magic.capture.credentials import as_text
 from obl_magic.display.base import Header
 from obl_magic.kernel_process import this_process
 from obl_magic.rundir import FORMAT, RunDir
@@ -112,12 +112,9 @@ def in_words(args: Mapping[str, Any]) -> dict[str, str]:
     """The ``repr`` of each argument, unless that would take megabytes or tell a credential."""
     words = {}
     for name, value in args.items():
-        if looks_secret(name, value):
-            words[name] = HIDDEN
-            continue
         size = size_bytes(value, payload.dumps)
         large = f"<{type_name(value)}, {size / 1e6:.1f} MB>"
-        words[name] = repr(value) if size < LARGE_BYTES / 100 else large
+        words[name] = as_text(name, value) if size < LARGE_BYTES / 100 else large
     return words
 
 

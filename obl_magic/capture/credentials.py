@@ -1,9 +1,14 @@
-"""What looks like a credential, by its name or by its shape. Keeps and shows no value."""
+"""What looks like a credential, by its name or by its shape, and what stands in its place. Keeps and shows no value."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import TypeVar
+
+from obl_magic.values import HIDDEN
+
+T = TypeVar("T")
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_WORDS = frozenset(
@@ -48,6 +53,16 @@ _SHAPES = re.compile(
 
 _LOOK_AT = 10_000
 """Characters of a text that are searched for a key: a corpus is not a key."""
+
+
+def hidden(name: str, value: T) -> T | str:
+    """A value that may be written down under its name: itself, or ``***`` where it looks like a credential."""
+    return HIDDEN if looks_secret(name, value) else value
+
+
+def as_text(name: str, value: object) -> str:
+    """The ``repr`` of a value, or ``***``; as :func:`hidden`."""
+    return HIDDEN if looks_secret(name, value) else repr(value)
 
 
 def looks_secret(name: str, value: object) -> bool:

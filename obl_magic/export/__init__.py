@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic import payload
-from obl_magic.capture.credentials import looks_secret
+from obl_magic.capture.credentials import hidden
 from obl_magic.capture.own_modules import own_modules
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.export.found import job_of
@@ -20,7 +20,7 @@ from obl_magic.export.script import Call, script_of
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, buffers_of
 from obl_magic.runs import Run
-from obl_magic.values import HIDDEN, Job
+from obl_magic.values import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def export(
     with _modules_as_found(job):
         function, provided = payload.loads(job.payload, job.buffers)
         shown: Any = run._manifest["options"]["show_ranks"]
-        job = replace(job, args={n: HIDDEN if looks_secret(n, v) else v for n, v in job.args.items()})
+        job = replace(job, args={name: hidden(name, value) for name, value in job.args.items()})
         call = Call(run.id, job, function, provided, run.workers or 1, tuple(shown or ()))
         text = script_of(call, script.name)
     if text.needs_payload:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from obl_magic.awake import Awake
-from obl_magic.capture.credentials import looks_secret
+from obl_magic.capture.credentials import as_text
 from obl_magic.events.event import LAUNCHER, Launched
 from obl_magic.events.fold import RunState
 from obl_magic.interrupts import Presses
@@ -19,7 +19,7 @@ from obl_magic.runs import Ledger, Run
 from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, TrialRecord, ranked
 from obl_magic.study.seats import Call, Seat
-from obl_magic.values import HIDDEN, Job, Outcome, Trial
+from obl_magic.values import Job, Outcome, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,7 @@ class Driver:
         header = {**self._asked.manifest["header"], "run_id": folder.id, "started_s": time.time()}
         manifest = {
             **self._asked.manifest, "id": folder.id, "header": header, "seed": trial.seed,
-            "arguments": {
-                name: HIDDEN if looks_secret(name, value) else repr(value) for name, value in job.args.items()
-            },
+            "arguments": {name: as_text(name, value) for name, value in job.args.items()},
             "study": self._asked.folder.id, "trial": trial.number, "params": trial.args, "repeat": trial.repeat,
             "component": trial.component.name if trial.component else "",
         }  # fmt: skip
