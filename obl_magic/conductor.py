@@ -18,7 +18,7 @@ from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import namesakes, own_modules
 from obl_magic.chain import Source, inherited
 from obl_magic.display.base import Display, NoDisplay
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import Ended, Launched, Note
 from obl_magic.interrupts import Presses, interrupts_held, interrupts_let_through
 from obl_magic.jobs import JOBS
@@ -194,10 +194,7 @@ def launch(
         job = job_of(captured, call, replace(options, settings=settings), engine, folder.path)
         manifest = manifest_of(captured, options, arguments, header, capture_s)
         manifest["lineage"] = dict(lineage or {})
-        folder.write_bytes(folder.source, captured.source.encode())
-        folder.write_json(folder.manifest, manifest)
-        ledger = Ledger(folder)
-        ledger.open()
+        ledger = _begun(folder, captured, manifest)
         ledger.add(Launched(-1, header.started_s, workers))
         if workers is not None:
             _write_down(job, folder, ledger, interrupted)
@@ -247,6 +244,23 @@ def job_of(captured: Captured, call: Call, options: Options, engine: str, folder
         library_settings=captured.library_settings,
         generators=CarriedGenerators() if options.seeded else captured.generators,
     )  # fmt: skip
+
+
+def _begun(folder: rundir.RunDir, captured: Captured, manifest: Mapping[str, Any]) -> Ledger:
+    """Writes down what is about to run; a folder that does not take it is removed.
+
+    Raises:
+        SetupProblem: there is no room for it.
+    """
+    try:
+        folder.write_bytes(folder.source, captured.source.encode())
+        folder.write_json(folder.manifest, manifest)
+        ledger = Ledger(folder)
+        ledger.open()
+    except SetupProblem:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return ledger
 
 
 def _write_down(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Presses) -> None:

@@ -20,7 +20,7 @@ from obl_magic.chain import Inherited
 from obl_magic.conductor import Call, job_of
 from obl_magic.display.base import Header
 from obl_magic.display.studies import NoStudyDisplay, StudyDisplay, StudyHeader
-from obl_magic.errors import RunTimedOut, UsageProblem
+from obl_magic.errors import OblError, RunTimedOut, UsageProblem
 from obl_magic.interrupts import Presses, interrupts_held
 from obl_magic.jobs import JOBS
 from obl_magic.launched import wanted
@@ -126,15 +126,17 @@ def conduct(
     with interrupts_held() as stopping:
         remove_leftovers()
         folder = earlier._folder if earlier else rundir.create_study()
-        holding = Holding(folder)
+        holding = _held(folder, new=earlier is None)
         try:
             driver, study = _prepared(
                 kind, wish, captured, make, folder, (chosen, reason), capture_s, stopping
             )
-        except BaseException:
+        except BaseException as problem:
             holding.let_go()
             if earlier is None:
                 shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(problem, OSError):  # of Optuna's journal, say
+                raise rundir.unwritable(folder.path, problem) from problem
             raise
         study._holding = holding
         shown = NoStudyDisplay() if options.quiet else display or showing_study()
@@ -161,6 +163,16 @@ def conduct(
         error.study = study  # type: ignore[attr-defined]
         raise error
     return study
+
+
+def _held(folder: rundir.StudyDir, new: bool) -> Holding:
+    """Holds the study; a new one that cannot be held leaves nothing."""
+    try:
+        return Holding(folder)
+    except OblError:
+        if new:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _prepared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -89,3 +90,46 @@ def test_a_value_that_cannot_be_written_fails_the_run_by_name(home: Path, large:
         run(fit, args={"large": large})
     assert raised.value.run.status == "failed"
     assert [path.name for path in raised.value.run.dir.glob("*value*")] == []
+
+
+SMALL = """
+import resource, sys
+import obl_magic
+
+def train(lr=0.1, loud=False):
+    return {"loss": lr}
+
+calls = {
+    "run": lambda: obl_magic.run(train, workers=1, engine="mpi", quiet=True),
+    "run in the kernel": lambda: obl_magic.run(train, quiet=True),
+    "search": lambda: obl_magic.search(train, "lr=float(0,1)", trials=9, minimize="loss", quiet=True),
+    "ablation": lambda: obl_magic.ablate(train, "flags=loud", minimize="loss", quiet=True),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    calls[sys.argv[1]]()
+except BaseException as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+"""A kernel whose files may hold only so many bytes."""
+
+
+@pytest.mark.parametrize("what", ["run", "run in the kernel", "search", "ablation"])
+@pytest.mark.parametrize("room", [0, 60, 700, 4500])
+def test_no_room_at_the_start_is_a_sentence_and_leaves_nothing_under_way(
+    home: Path, what: str, room: int
+) -> None:
+    """Whichever file is the first that does not fit."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL, what, str(room)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("SetupProblem: cannot write the run's folder ") or (room, done.stdout) == (
+        4500,
+        "",
+    )
+    assert "File too large" in done.stdout or not done.stdout
+    left = [json.loads(path.read_text()).get("status") for path in home.rglob("study.json")]
+    assert "running" not in left
+    for record in home.rglob("run.json"):
+        assert obl_magic.Run.open(record.parent).status != "running"

@@ -14,7 +14,7 @@ from obl_magic.events.event import LAUNCHER, Launched
 from obl_magic.events.fold import RunState
 from obl_magic.interrupts import Presses
 from obl_magic.plan.base import Plan
-from obl_magic.rundir import StudyDir
+from obl_magic.rundir import StudyDir, unwritable
 from obl_magic.runs import Ledger, Run
 from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, TrialRecord, ranked
@@ -119,11 +119,16 @@ class Driver:
         except KeyboardInterrupt:
             self._stopping.press()
             raise
-        except BaseException as error:  # of ours, or of the plan's: the study cannot go on
-            self.problem = self.problem or error
-            self.end_now()
+        except OSError as error:  # the plan writes, too
+            self._cannot_go_on(unwritable(self._asked.folder.path, error))
+        except BaseException as error:  # of ours, or of the plan's
+            self._cannot_go_on(error)
         finally:
             seat.close()
+
+    def _cannot_go_on(self, problem: BaseException) -> None:
+        self.problem = self.problem or problem
+        self.end_now()
 
     @property
     def live(self) -> list[Live]:
