@@ -214,9 +214,8 @@ def launch(
         if live is not None:
             LIVE[this.id] = this
             live.hold(this)
-            live.start()
+            live.start(shows=background)
             if background:
-                live.show_from_a_thread()
                 return this
             live.show_until_done()
     if live is None:

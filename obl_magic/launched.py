@@ -20,6 +20,7 @@ from obl_magic.errors import OblError, RunFailed
 from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restarted, Shown
 from obl_magic.interrupts import Presses
 from obl_magic.runs import Ledger, epoch_rows
+from obl_magic.threads import begin
 from obl_magic.values import Options
 from obl_magic.watched import Watched
 from obl_magic.world import mpi
@@ -84,18 +85,25 @@ class LaunchedRun:
         """Keeps what a user would stop or wait for until the run has ended, though nobody else may hold it."""
         self._held = run
 
-    def start(self) -> None:
-        """Launches the ranks and the supervisor.
+    def start(self, shows: bool = False) -> None:
+        """Launches the supervisor and the ranks.
+
+        Args:
+            shows: also from a thread, without holding the caller.
 
         Raises:
             SetupProblem: there is no MPI, or it does not start. The run is then over, as failed.
         """
+        up: queue.SimpleQueue[Watched | None] = queue.SimpleQueue()
         try:
-            watched = self._launch()
+            if shows:
+                begin(self.show_until_done, "obl-show")
+            begin(lambda: self._supervise(up.get()), "obl-supervisor")
+            up.put(self._launch())
         except OblError as error:
+            up.put(None)
             self._end("failed", str(error))
             raise
-        threading.Thread(target=self._supervise, args=(watched,), name="obl-supervisor", daemon=True).start()
 
     def _launch(self, goes_on: bool = False) -> Watched:
         """Brings up a world and gives it the job, to begin with or to go on from what the last one has kept."""
@@ -123,10 +131,6 @@ class LaunchedRun:
         self._show()
         self._shown.end(self._ledger.state, epoch_rows(self._ledger.rows), time.time())
 
-    def show_from_a_thread(self) -> None:
-        """As :meth:`show_until_done`, without holding the caller."""
-        threading.Thread(target=self.show_until_done, name="obl-show", daemon=True).start()
-
     def _show(self) -> None:
         many = len(self._options.show_ranks or ()) > 1
         while True:
@@ -146,8 +150,10 @@ class LaunchedRun:
         ):
             self._texts.put(event)
 
-    def _supervise(self, watched: Watched) -> None:
+    def _supervise(self, watched: Watched | None) -> None:
         """Sees the run to its end, in as many worlds as it may take; says how it went."""
+        if watched is None:
+            return
         status, error = watched.see_to_its_end()
         for attempt in range(1, self._options.retries + 1):
             if not self._worth_another(status):

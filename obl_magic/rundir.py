@@ -394,6 +394,6 @@ def read_record(path: Path, needed: Iterable[str]) -> dict[str, Any]:
 def unwritable(path: Path, error: OSError) -> SetupProblem:
     """That a file of a run cannot be written, as a sentence."""
     return SetupProblem(
-        f"cannot write the run's folder {path} ({error.strerror})",
+        f"cannot write the run's folder {path} ({error.strerror or error})",
         "free or open it, or set OBLIVIOUS_HOME to a folder you can write",
     )

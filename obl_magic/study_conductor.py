@@ -38,6 +38,7 @@ from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, read
 from obl_magic.study.results import AblationResult, Study
 from obl_magic.study.seats import KernelSeat, Seat, in_worlds
+from obl_magic.threads import begin
 from obl_magic.values import Captured, CarriedGenerators, Job, Options
 from obl_magic.worker.frameworks import uses_keras
 from obl_magic.world.standby import STANDBY
@@ -144,16 +145,18 @@ def conduct(
         shown.begin(study._header)
         if options.workers is not None and study.kind == "search" and not options.quiet:
             # what a still needs, and what takes seconds to import, while the worlds come up
-            threading.Thread(target=Study.prepare_still, name="obl-import", daemon=True).start()
+            with contextlib.suppress(OblError):
+                begin(Study.prepare_still, "obl-import")
         if background:
             LIVE[study.id] = study  # type: ignore[assignment]
-            driver.start()
-            threading.Thread(
-                target=_see_to_its_end, args=(driver, study, shown, stopping), daemon=True
-            ).start()
+            try:
+                begin(_see_to_its_end, "obl-study", driver, study, shown, stopping)
+            except OblError as problem:
+                driver.problem = problem
+                _ended(driver, study, shown, stopping)
+                raise
             return study
         if options.workers is not None:
-            driver.start()
             error = _see_to_its_end(driver, study, shown, stopping)
             if error is None and keeps_worlds_ready() and STANDBY.allowed:
                 STANDBY.prepare(wanted(options.workers, chosen))
@@ -236,7 +239,8 @@ def _prepared(
 def _see_to_its_end(
     driver: Driver, study: Study | AblationResult, shown: StudyDisplay, stopping: Presses
 ) -> BaseException | None:
-    """Shows a study in worlds until it has ended; what is to be raised."""
+    """Starts a study in worlds and shows it until it has ended; what is to be raised."""
+    driver.start()
     while not driver.wait(SHOW_EVERY_S):
         _show(study, shown)
     return _ended(driver, study, shown, stopping)
@@ -253,14 +257,16 @@ def _in_this_process(
             driver.is_late()  # seen between two trials
             _show(study, shown)
 
-    showing = threading.Thread(target=show, name="obl-show", daemon=True)
-    showing.start()
+    showing = None
+    with contextlib.suppress(OblError):  # trials need no thread
+        showing = begin(show, "obl-show")
     try:
         with contextlib.suppress(KeyboardInterrupt):  # the driver has counted it
             driver.work(0)
     finally:
         over.set()
-        showing.join()
+        if showing is not None:
+            showing.join()
     return _ended(driver, study, shown, stopping)
 
 

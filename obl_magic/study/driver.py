@@ -10,6 +10,7 @@ from typing import Any
 
 from obl_magic.awake import Awake
 from obl_magic.capture.credentials import as_text
+from obl_magic.errors import SetupProblem
 from obl_magic.events.event import LAUNCHER, Launched
 from obl_magic.events.fold import RunState
 from obl_magic.interrupts import Presses
@@ -19,6 +20,7 @@ from obl_magic.runs import Ledger, Run
 from obl_magic.study.objective import Objective
 from obl_magic.study.record import Records, TrialRecord, ranked
 from obl_magic.study.seats import Call, Seat
+from obl_magic.threads import begin
 from obl_magic.values import Job, Outcome, Trial
 
 
@@ -82,12 +84,11 @@ class Driver:
 
     def start(self) -> None:
         """Begins, with a thread for each seat."""
-        for number in range(len(self._seats)):
-            thread = threading.Thread(
-                target=self.work, args=(number,), name=f"obl-seat-{number}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+        try:
+            for number in range(len(self._seats)):
+                self._threads.append(begin(self.work, f"obl-seat-{number}", number))
+        except SetupProblem as error:
+            self._cannot_go_on(error)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether all seats are empty for good within that time; looks after the deadline meanwhile."""
@@ -120,7 +121,9 @@ class Driver:
             self._stopping.press()
             raise
         except OSError as error:  # the plan writes, too
-            self._cannot_go_on(unwritable(self._asked.folder.path, error))
+            problem = unwritable(self._asked.folder.path, error)
+            problem.__cause__ = error
+            self._cannot_go_on(problem)
         except BaseException as error:  # of ours, or of the plan's
             self._cannot_go_on(error)
         finally:

@@ -26,6 +26,7 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
+from obl_magic.threads import begin
 from obl_magic.world import leash
 from obl_magic.world.mpi import SEGMENTS, session_folders
 
@@ -65,19 +66,24 @@ class World:
             self._ended.set()
             on_end()
 
+        readers = [_Reader(on_line), _Reader(on_word)]
         try:
+            self._readers = [
+                begin(reader.read, name)
+                for reader, name in zip(readers, ("obl-events", "obl-launcher"), strict=True)
+            ]
             self._held = _leashed(argv, {**env, MARK: self._mark}, cwd, ended)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
             ) from error
-        self._launcher = self._held.leash
-        assert self._launcher.stdout is not None
-        assert self._launcher.stderr is not None
-        self._readers = [
-            _reader(self._launcher.stdout, on_line, "obl-events"),
-            _reader(self._launcher.stderr, on_word, "obl-launcher"),
-        ]
+        else:
+            self._launcher = self._held.leash
+            for reader, pipe in zip(readers, (self._launcher.stdout, self._launcher.stderr), strict=True):
+                reader.pipe.put(pipe)
+        finally:
+            for reader in readers:
+                reader.pipe.put(None)
         self._had_ranks = False
 
     @property
@@ -243,22 +249,26 @@ def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Call
             os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
         ended()
 
-    threading.Thread(target=hold, name="obl-leash", daemon=True).start()
+    begin(hold, "obl-leash")
     started = answer.get()
     if isinstance(started, OSError):
         raise started
     return started
 
 
-def _reader(pipe: IO[bytes], on_line: OnLine, name: str) -> threading.Thread:
-    def read() -> None:
-        with pipe:
-            for line in pipe:
-                on_line(line)
+class _Reader:
+    """Reads a pipe that it is given, or None; passes on its lines."""
 
-    thread = threading.Thread(target=read, name=name, daemon=True)
-    thread.start()
-    return thread
+    def __init__(self, on_line: OnLine) -> None:
+        self.pipe: queue.SimpleQueue[IO[bytes] | None] = queue.SimpleQueue()
+        self._on_line = on_line
+
+    def read(self) -> None:
+        """Until the end of the pipe."""
+        if (pipe := self.pipe.get()) is not None:
+            with pipe:
+                for line in pipe:
+                    self._on_line(line)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from obl_magic.errors import SetupProblem
+from obl_magic.threads import begin
 from obl_magic.worker.ranks import STANDS_BY
 from obl_magic.world.channel import Channel
 from obl_magic.world.free_memory import available_bytes
@@ -77,7 +78,11 @@ class Standby:
                 waiting = self._waiting = _Waiting(wanted, Channel(wanted.argv, env, wanted.cwd))
             except SetupProblem:  # the next run will say so itself
                 return False
-        threading.Thread(target=self._look_after, args=(waiting,), name="obl-standby", daemon=True).start()
+        try:
+            begin(self._look_after, "obl-standby", waiting)
+        except SetupProblem:
+            self.drop()
+            return False
         return True
 
     def take(self, wanted: Wanted) -> Channel | None:

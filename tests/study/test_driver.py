@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from obl_magic import rundir
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Metric, Result
 from obl_magic.interrupts import Presses
 from obl_magic.plan.ablation import Ablation
@@ -194,7 +194,10 @@ def test_what_goes_wrong_in_the_plan_ends_the_study(tmp_path: Path) -> None:
     def breaks(trial: Trial) -> None:
         raise error
 
-    assert to_its_end(conducted(tmp_path, Numbers(5, breaks), seat)).problem is error
+    problem = to_its_end(conducted(tmp_path, Numbers(5, breaks), seat)).problem
+    assert isinstance(problem, SetupProblem)
+    assert problem.__cause__ is error
+    assert "the journal is gone); do: free or open it" in str(problem)
     assert (len(seat.calls), seat.closed) == (1, 1)
 
 
