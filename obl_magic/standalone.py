@@ -36,7 +36,7 @@ def prepare(engine: str) -> None:
         engine: the collectives that will be used.
     """
     me = ranks.identify()
-    if me.size > 1 and "OBL_THREADS" not in os.environ:
+    if me.size > 1 and "OBLIVIOUS_THREADS" not in os.environ:
         flavour = "mpich" if "PMI_RANK" in os.environ else "openmpi"
         env = mpi.environment(
             mpi.Mpi(flavour, "", 0, ""), os.environ, ranks=me.local_size, cores=mpi.cores(), engine=engine

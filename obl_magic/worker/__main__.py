@@ -52,7 +52,7 @@ def main() -> None:
         placed = ranks.beside_others(me)
         ranks.pin_gpu(placed)
         ranks.pin_cores(placed)
-        threads = int(os.environ.get("OBL_THREADS", "0"))
+        threads = int(os.environ.get("OBLIVIOUS_THREADS", "0"))
         _set_threads_when_asked(threads)
         if engine := os.environ.pop(ranks.STANDS_BY, ""):
             with streams.starting(), contextlib.suppress(ImportError):

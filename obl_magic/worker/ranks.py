@@ -12,13 +12,15 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-STANDS_BY = "OBL_STANDBY"
+from obl_magic.environment import setting
+
+STANDS_BY = "OBLIVIOUS_STANDS_BY"
 """Names the engine in the environment of a rank that imports its frameworks before it has a job."""
 
-STAYS = "OBL_STAYS"
+STAYS = "OBLIVIOUS_STAYS"
 """Set in the environment of a rank that takes one job after another."""
 
-BESIDE = "OBL_BESIDE"
+BESIDE = "OBLIVIOUS_BESIDE"
 """``first/all``: of all worlds' ranks on this host, which is the first of this one, and how many there are."""
 
 _LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
@@ -105,12 +107,12 @@ def share_of_cores(me: Rank, allowed: Sequence[int]) -> list[int]:
 
 
 def pin_cores(me: Rank, environ: Mapping[str, str] = os.environ) -> None:
-    """Keeps all threads of this rank on its share of the host's processors; ``OBL_PIN=off`` forbids it.
+    """Keeps all threads of this rank on its share of the host's processors; ``OBLIVIOUS_PIN=off`` forbids it.
 
     Horovod's thread asks for work all the time: free to wander, it drives the threads that compute onto one processor
     for seconds at a time (docs/decisions/0003-tuning.md).
     """
-    if environ.get("OBL_PIN") != "off" and hasattr(os, "sched_setaffinity"):
+    if setting("PIN", environ)[1] != "off" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share_of_cores(me, sorted(os.sched_getaffinity(0))))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from obl_magic.environment import setting
 from obl_magic.errors import SetupProblem, UsageProblem
 
 
@@ -124,7 +125,9 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
         "PYTHONHASHSEED": "0",
         "PYTHONFAULTHANDLER": "",
         "HOME": _home(),
-        "OBL_THREADS": named if (named := base.get("TF_NUM_INTRAOP_THREADS", "")).isdigit() else str(threads),
+        "OBLIVIOUS_THREADS": named
+        if (named := base.get("TF_NUM_INTRAOP_THREADS", "")).isdigit()
+        else str(threads),
     }
     if mpi.flavour == "openmpi":
         ours |= {
@@ -161,10 +164,10 @@ SEGMENTS = r" (/dev/shm/(?:sm_segment\.|vader_segment\.|mpich_shm_)\S+)$"
 
 
 def cores(environ: Mapping[str, str] = os.environ) -> int:
-    """Processors this process may use (its affinity), or ``OBL_CORES`` where a host lies about them."""
-    named = environ.get("OBL_CORES", "")
+    """Processors this process may use (its affinity), or ``OBLIVIOUS_CORES`` where a host lies about them."""
+    variable, named = setting("CORES", environ)
     if named and (not named.isdecimal() or int(named) < 1):
         raise UsageProblem(
-            f"OBL_CORES={named}", "a number of processors, 1 or more", "unset it, or OBL_CORES=2"
+            f"{variable}={named}", "a number of processors, 1 or more", f"unset it, or {variable}=2"
         )
     return int(named) if named else len(os.sched_getaffinity(0))

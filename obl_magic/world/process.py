@@ -31,7 +31,7 @@ from obl_magic.world import leash
 from obl_magic.world.mpi import SEGMENTS, session_folders
 
 OnLine = Callable[[bytes], None]
-MARK = "OBL_WORLD"
+MARK = "OBLIVIOUS_WORLD"
 """Environment variable by which a process of a world is known when its parent and the leash are gone."""
 _ENDED_WITHIN_S = 10.0
 """What the leash has to end a world, before this process does it itself."""

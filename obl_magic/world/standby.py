@@ -7,13 +7,13 @@ world is wanted (docs/decisions/0007-standby.md).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from obl_magic.environment import setting
 from obl_magic.errors import SetupProblem
 from obl_magic.threads import begin
 from obl_magic.worker.ranks import STANDS_BY
@@ -54,7 +54,7 @@ class Standby:
     """
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
-        self.allowed = os.environ.get("OBLIVIOUS_STANDBY", "") != "off"
+        self.allowed = setting("STANDBY")[1] != "off"
         self._idle_s = idle_s
         self.lock = threading.RLock()
         self._waiting: _Waiting | None = None

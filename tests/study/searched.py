@@ -21,7 +21,7 @@ def rank():
 
 def bowl(x=0.0, y=0.0):
     """A smooth function, and who computed it."""
-    return {"loss": (x - 1) ** 2 + y**2, "pid": os.getpid(), "world": os.environ.get("OBL_BESIDE", "")}
+    return {"loss": (x - 1) ** 2 + y**2, "pid": os.getpid(), "world": os.environ.get("OBLIVIOUS_BESIDE", "")}
 
 
 def on_every_rank(x=0.0, folder="."):

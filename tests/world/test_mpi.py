@@ -111,7 +111,9 @@ def test_the_command_line_is_the_launchers_own(
 def test_threads_of_a_rank_are_cores_over_ranks(ranks: int, cores: int, threads: str) -> None:
     """At least one."""
     env = mpi.environment(V5, {}, ranks=ranks, cores=cores, engine="mpi")
-    assert {env[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OBL_THREADS")} == {threads}
+    assert {env[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OBLIVIOUS_THREADS")} == {
+        threads
+    }
 
 
 def test_what_the_user_has_set_stays() -> None:
@@ -124,7 +126,7 @@ def test_what_the_user_has_set_stays() -> None:
 def test_a_users_number_of_threads_is_the_one_the_ranks_set() -> None:
     """TensorFlow is told its threads by a call as well; it must not undo what the variable says."""
     env = mpi.environment(V5, {"TF_NUM_INTRAOP_THREADS": "3"}, ranks=2, cores=8, engine="mpi")
-    assert (env["TF_NUM_INTRAOP_THREADS"], env["OBL_THREADS"]) == ("3", "3")
+    assert (env["TF_NUM_INTRAOP_THREADS"], env["OBLIVIOUS_THREADS"]) == ("3", "3")
 
 
 def test_each_engine_and_launcher_gets_its_own_settings_only() -> None:
@@ -146,12 +148,12 @@ def test_the_environment_given_is_not_changed() -> None:
 def test_cores_are_those_this_process_may_use_or_those_the_user_names() -> None:
     """Its affinity, not the machine's."""
     assert mpi.cores({}) == len(os.sched_getaffinity(0))
-    assert mpi.cores({"OBL_CORES": "7"}) == 7
+    assert mpi.cores({"OBLIVIOUS_CORES": "7"}) == 7
     for wrong in ("0", "two", "-1", "1.5"):
         with pytest.raises(
-            UsageProblem, match=f"^got OBL_CORES={wrong}; expected a number of processors, 1 or more"
+            UsageProblem, match=f"^got OBLIVIOUS_CORES={wrong}; expected a number of processors, 1 or more"
         ):
-            mpi.cores({"OBL_CORES": wrong})
+            mpi.cores({"OBLIVIOUS_CORES": wrong})
 
 
 def fake_mpirun(folder: Path, said: str) -> str:
