@@ -20,7 +20,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup demo demos test test-newest test-lowest faults lint format bench doctor lock clean
+.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -58,6 +58,10 @@ test: setup lint
 test-newest test-lowest: test-%: $(UV)
 	PYTHON=$(PYTHON) UV=$(UV) .ci/versions $* $(BUILD)
 
+# dist/: an sdist and a wheel; the wheel is tried in an empty environment, without a compiler.
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel $(BUILD) dist
+
 # Every fault at every place, ten trainings that lose ranks at random, 200 runs in a row; prints a table.
 faults: setup
 	OBL_FAULTS=all $(PY) -m pytest tests/faults
@@ -91,7 +95,7 @@ $(UV): Makefile
 	touch $@
 
 clean:
-	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(BUILD) dist .mypy_cache .ruff_cache .pytest_cache .coverage
 
 .PHONY: test-keras test-keras-gate
 
