@@ -20,7 +20,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench doctor lock clean
+.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench options doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -78,6 +78,10 @@ format: setup
 
 bench: setup
 	$(PY) benchmarks/run.py
+
+# docs/options.md, from the one table of options.
+options: setup
+	$(PY) -c 'from obl_magic.options import as_markdown; print(as_markdown(), end="")' > docs/options.md
 
 doctor: setup
 	$(PY) -m obl_magic doctor

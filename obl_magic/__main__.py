@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.lines import argument_value, verify_value
+from obl_magic.lines import argument_value
+from obl_magic.options import OPTIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,11 +53,8 @@ def run(options: argparse.Namespace) -> int:
     import obl_magic
 
     fn = find_function(options.function)
-    wanted = (
-        "workers", "engine", "seed", "batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "verify", "timeout",
-        "stall_timeout", "retries", "resume", "params", "init_from",
-    )  # fmt: skip
-    given = {name: getattr(options, name) for name in wanted if getattr(options, name) is not None}
+    told = {option.parameter for option in OPTIONS if option.told} - {"args"}
+    given = {name: value for name, value in vars(options).items() if name in told and value is not None}
     done: Any = obl_magic.run(fn, args=dict(map(argument_value, options.arg)), **given)
     print(done)
     return 0 if done.status == "succeeded" else 1
@@ -121,40 +119,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add = commands.add_parser("run", help="run a function on N ranks, outside a notebook")
     add.add_argument("function", metavar="MODULE:FUNCTION")
-    add.add_argument(
-        "-w", "--workers", type=int, help="number of ranks; without it the function runs in this process"
-    )
-    add.add_argument("--engine", choices=("auto", "horovod", "mpi"))
-    add.add_argument(
-        "-a", "--arg", action="append", default=[], metavar="NAME=VALUE", help="a Python literal; repeatable"
-    )
-    add.add_argument("--seed", type=int)
-    add.add_argument("--batch", choices=("global", "per-worker"))
-    add.add_argument("--lr-scale", choices=("none", "linear", "sqrt"), help="with per-worker batches")
-    add.add_argument("--warmup-epochs", type=int, metavar="K", help="epochs until the scaled rate")
-    add.add_argument(
-        "--sync-batchnorm",
-        action=argparse.BooleanOptionalAction,
-        help="batch normalisation over the global batch (the default)",
-    )
-    add.add_argument(
-        "--verify",
-        nargs="?",
-        type=verify_value,
-        const=3,
-        metavar="auto|off|STEPS",
-        help="whether steps prove themselves, or compare so many with one rank first",
-    )
-    add.add_argument("--timeout", type=float, metavar="S", help="seconds until the run is stopped")
-    add.add_argument(
-        "--stall-timeout", type=float, metavar="S", help="seconds without progress until it is stopped"
-    )
-    add.add_argument("--retries", type=int, metavar="K", help="restarts after a failure, from the last epoch")
-    add.add_argument("--resume", metavar="RUN", help="go on from the last epoch of an earlier run")
-    add.add_argument("--params", metavar="NAME", help="hyperparameters of an earlier search or run, or best")
-    add.add_argument(
-        "--init-from", metavar="NAME", help="initial weights of an earlier search or run, or best"
-    )
+    for option in (each for each in OPTIONS if each.told):
+        names, told = option.typed([] if option.action == "append" else None)
+        add.add_argument(*names, **told)
     add.set_defaults(command=run)
     return parser
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from obl_magic import install_horovod
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.options import ENGINES
 
 if TYPE_CHECKING:
     from obl_magic.world.mpi import Mpi
@@ -99,7 +100,7 @@ def choose_engine(requested: str, installed: Installed | None = None) -> EngineC
         UsageProblem: no engine has that name.
         SetupProblem: the engine does not work here; it names the command that mends it.
     """
-    if requested not in ("auto", "horovod", "mpi"):
+    if requested not in ENGINES:
         raise UsageProblem(f"engine {requested!r}", "auto, horovod or mpi", "--engine auto")
     here = installed or look()
     _require_mpi(here)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
+from obl_magic.options import ENGINES, misplaced
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
 
@@ -266,15 +267,9 @@ def argument_value(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def verify_value(text: str) -> str | int:
-    """What was typed after ``--verify``: a number of steps, or a word."""
-    return int(text) if text.isdigit() else text
-
-
-_OF_STUDIES = ("maximize", "minimize")
-_OF_SEARCHES = ("search", "space", "trials", "sampler", "pruner")
-_OF_ABLATIONS = ("ablate", "study")
-_OF_RUNS = ("retries",)
+_ASKS_FOR_A_SEARCH = ("search", "space", "trials", "sampler", "pruner")
+_ASKS_FOR_AN_ABLATION = ("ablate", "study")
+_ONE = {"run": "one run", "search": "a search", "ablate": "an ablation"}
 
 
 def kind_of(options: Any) -> str:
@@ -285,8 +280,8 @@ def kind_of(options: Any) -> str:
     """
     from obl_magic.specs import parse_components, parse_space
 
-    searches = [name for name in _OF_SEARCHES if getattr(options, name) is not None]
-    ablates = [name for name in _OF_ABLATIONS if getattr(options, name) is not None]
+    searches = [name for name in _ASKS_FOR_A_SEARCH if getattr(options, name) is not None]
+    ablates = [name for name in _ASKS_FOR_AN_ABLATION if getattr(options, name) is not None]
     if searches and ablates:
         raise UsageProblem(
             f"--{searches[0]} with --{ablates[0]}",
@@ -298,16 +293,18 @@ def kind_of(options: Any) -> str:
     if options.ablate is not None:
         parse_components(_unquoted(options.ablate))
     kind = "ablate" if ablates else "search" if searches or _resumes_a_search(options.resume) else "run"
-    for name in _OF_STUDIES if kind == "run" else _OF_RUNS:
-        if getattr(options, name):
-            raise UsageProblem(
-                f"--{name} {'without' if kind == 'run' else 'with'} a search or an ablation",
-                "what is to be searched or left out" if kind == "run" else f"--{name} where one run is made",
-                '--search "lr=log(1e-4,1e-1)"' if kind == "run" else f"leave out --{name}",
-            )
-    if kind == "ablate" and options.resume:
+    wrong = misplaced(kind, options)
+    if wrong is not None and kind == "run":
         raise UsageProblem(
-            "--resume with an ablation", "a run or a search to go on with", "leave out --resume"
+            f"{wrong.flag} without a search or an ablation",
+            "what is to be searched or left out",
+            '--search "lr=log(1e-4,1e-1)"',
+        )
+    if wrong is not None:
+        raise UsageProblem(
+            f"{wrong.flag} with {_ONE[kind]}",
+            f"{wrong.flag} where {' or '.join(_ONE[call] for call in wrong.calls)} is made",
+            f"leave out {wrong.flag}",
         )
     return kind
 
@@ -341,7 +338,7 @@ def check_before_the_cell(workers: int | None, engine: str) -> None:
     """
     if workers is not None and workers < 1:
         raise UsageProblem(f"--workers {workers}", "a whole number of ranks, 1 or more", "--workers 2")
-    if engine not in ("auto", "horovod", "mpi"):
+    if engine not in ENGINES:
         raise UsageProblem(f"--engine {engine}", "auto, horovod or mpi", "--engine auto")
 
 

@@ -6,7 +6,6 @@ import ast
 import keyword
 import linecache
 import re
-from argparse import BooleanOptionalAction
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -16,7 +15,16 @@ from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_ar
 
 from obl_magic import lines
 from obl_magic.errors import OblError, UsageProblem
+from obl_magic.options import OPTIONS, completions, given
 from obl_magic.values import CellSource
+
+
+def _all_options(magic: Any) -> Any:
+    """A magic that takes every option of the table."""
+    for option in reversed(OPTIONS):
+        names, told = option.typed([] if option.action == "append" else option.default)
+        magic = argument(*names, **told)(magic)
+    return magic
 
 
 @magics_class
@@ -24,66 +32,7 @@ class ObliviousMagics(Magics):
     """``%%oblivious`` runs a training function; ``%oblivious`` looks after runs."""
 
     @magic_arguments()
-    @argument(
-        "-w", "--workers", type=int, help="number of ranks; without it the function runs here: --workers 4"
-    )
-    @argument("--engine", default="auto", help="which collectives, auto, horovod or mpi: --engine mpi")
-    @argument(
-        "-f", "--function", help="the function to run, if not the last def of the cell: --function train"
-    )
-    @argument("-a", "--arg", action="append", default=[], help="an argument (repeatable): --arg lr=0.1")
-    @argument("-o", "--out", help="name to bind the Run to, also when it fails: --out run")
-    @argument(
-        "--batch", default="global", help="whose batch the code names, global or per-worker: --batch global"
-    )
-    @argument(
-        "--lr-scale", default="none", help="per-worker learning rate, none, linear or sqrt: --lr-scale linear"
-    )
-    @argument("--warmup-epochs", type=int, default=0, help="epochs until the scaled rate: --warmup-epochs 5")
-    @argument(
-        "--sync-batchnorm",
-        action=BooleanOptionalAction,
-        default=True,
-        help="batch norm over the global batch, the default: --no-sync-batchnorm",
-    )
-    @argument(
-        "--verify",
-        nargs="?",
-        type=lines.verify_value,
-        const=3,
-        default="auto",
-        help="do steps prove themselves, auto or off; or compare so many with one rank: --verify 3",
-    )
-    @argument(
-        "--show-ranks", default="0", help="whose prints appear live, 0, all or a list: --show-ranks 0,1"
-    )
-    @argument("--quiet", action="store_true", help="show nothing while it runs: --quiet")
-    @argument("--timeout", type=float, help="deadline for the run in seconds: --timeout 600")
-    @argument(
-        "--stall-timeout",
-        type=float,
-        help="end it after so many seconds without progress: --stall-timeout 60",
-    )
-    @argument(
-        "--retries", type=int, default=0, help="restarts after a failure, from the last epoch: --retries 2"
-    )
-    @argument("--resume", help="go on with a run that did not end, or with a search: --resume RUN")
-    @argument("--search", help='search these hyperparameters: --search "lr=log(1e-4,1e-1) units=int(16,128)"')
-    @argument("--space", help="as --search, from a dict of the notebook: --space my_space")
-    @argument("--trials", type=int, help="how many trials a search makes: --trials 30")
-    @argument("--maximize", help="the number to make large, returned or reported: --maximize val_accuracy")
-    @argument("--minimize", help="the number to make small, returned or reported: --minimize val_loss")
-    @argument("--sampler", help="who draws trials, tpe, random, grid, cmaes, gp or nsga2: --sampler random")
-    @argument("--pruner", help="who ends trials early, none, median, asha or hyperband: --pruner median")
-    @argument("--workers-per-trial", type=int, default=1, help="ranks of each trial: --workers-per-trial 2")
-    @argument("--keep-weights", type=int, default=1, help="of how many best trials: --keep-weights 3")
-    @argument("--ablate", help='leave these out, one at a time: --ablate "features=age,sex layers=conv2"')
-    @argument("--study", help="as --ablate, from a dict of the notebook: --study my_study")
-    @argument("--repeats", type=int, default=1, help="each run of an ablation so often: --repeats 3")
-    @argument("--params", help="hyperparameters of an earlier search or run: --params best")
-    @argument("--init-from", help="initial weights from an earlier search or run: --init-from best")
-    @argument("--background", action="store_true", help="return at once with a live Run: --background")
-    @argument("--seed", type=int, help="base seed of every random number: --seed 1")
+    @_all_options
     @argument(
         "words",
         nargs="*",
@@ -169,15 +118,10 @@ class ObliviousMagics(Magics):
     def _conduct(self, kind: str, function: Any, options: Any, arguments: dict[str, Any]) -> Any:
         __tracebackhide__ = True
         try:
-            finished = _CONDUCTS[kind](function, options, self._shell.user_ns, {
-                "workers": options.workers, "args": arguments, "engine": options.engine, "batch": options.batch,
-                "lr_scale": options.lr_scale, "warmup_epochs": options.warmup_epochs,
-                "sync_batchnorm": options.sync_batchnorm, "verify": options.verify, "seed": options.seed,
-                "timeout": options.timeout, "stall_timeout": options.stall_timeout, "params": options.params,
-                "init_from": options.init_from, "quiet": options.quiet, "background": options.background,
-                "namespace": self._shell.user_ns,
-                "cells": self._cell,
-            })  # fmt: skip
+            finished = _CONDUCTS[kind](
+                function, options, self._shell.user_ns,
+                {"args": arguments, "namespace": self._shell.user_ns, "cells": self._cell},
+            )  # fmt: skip
         except BaseException as error:
             held = getattr(error, "run", None) or getattr(error, "study", None)
             if options.out and held is not None:
@@ -198,37 +142,31 @@ class ObliviousMagics(Magics):
         return CellSource(filename, f"In [{number}]", text)
 
 
-def _run(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+def _run(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
     from obl_magic.conductor import run
 
-    return run(
-        function, retries=options.retries, resume=options.resume,
-        show_ranks=options.show_ranks, **shared,
-    )  # fmt: skip
+    return run(function, **{**given("run", options), **notebook})
 
 
-def _search(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+def _search(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
     from obl_magic.studies import search
 
+    space = lines.spec_of("space", options.search, options.space, names)
     return search(
-        function, lines.spec_of("space", options.search, options.space, names), trials=options.trials,
-        maximize=options.maximize, minimize=options.minimize, sampler=options.sampler, pruner=options.pruner,
-        workers_per_trial=options.workers_per_trial, keep_weights=options.keep_weights, resume=options.resume,
-        out=options.out or "", **shared,
-    )  # fmt: skip
+        function, space, out=options.out or "", **{**given("search", options, ["space"]), **notebook}
+    )
 
 
-def _ablate(function: Any, options: Any, names: dict[str, Any], shared: dict[str, Any]) -> Any:
+def _ablate(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
     from obl_magic.studies import ablate
 
+    study = lines.spec_of("study", options.ablate, options.study, names)
     return ablate(
-        function, lines.spec_of("study", options.ablate, options.study, names), maximize=options.maximize,
-        minimize=options.minimize, repeats=options.repeats, workers_per_trial=options.workers_per_trial,
-        out=options.out or "", **shared,
-    )  # fmt: skip
+        function, study, out=options.out or "", **{**given("ablate", options, ["study"]), **notebook}
+    )
 
 
 _CONDUCTS = {"run": _run, "search": _search, "ablate": _ablate}
@@ -340,12 +278,25 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     shell.register_magics(ObliviousMagics)
     shell.input_transformers_cleanup.append(_body_for_a_lonely_magic)
+    shell.Completer.custom_matchers.append(_offered(shell))
+
+
+def _offered(shell: InteractiveShell) -> Any:
+    def oblivious_options(text: str) -> list[str]:
+        """What may follow in a line of the magic; IPython completes the word ``text``."""
+        line = str(shell.Completer.text_until_cursor)
+        return completions(line) if re.match(r"%%?oblivious\s", line) else []
+
+    return oblivious_options
 
 
 def unload(shell: InteractiveShell) -> None:
     """Takes the magics out of a shell."""
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("oblivious", None)
+    shell.Completer.custom_matchers[:] = [
+        matcher for matcher in shell.Completer.custom_matchers if matcher.__name__ != "oblivious_options"
+    ]
     if _body_for_a_lonely_magic in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(_body_for_a_lonely_magic)
 

@@ -9,9 +9,9 @@ from typing import Any
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.library_settings import generators
-from obl_magic.values import DEFAULT_SEED, LR_SCALES, PROVES, Options, Settings
+from obl_magic.options import BATCHES, ENGINES, LR_SCALES
+from obl_magic.values import DEFAULT_SEED, PROVES, Options, Settings
 
-BATCHES = ("global", "per-worker")
 VERIFY_STEPS = 3
 """What ``--verify`` without a number compares."""
 
@@ -74,6 +74,8 @@ def checked_options(
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UsageProblem(f"workers={workers!r}", "a whole number of ranks, 1 or more", "workers=2")
     _check_working_folder()
+    if engine not in ENGINES:
+        raise UsageProblem(f"engine {engine!r}", "auto, horovod or mpi", "--engine auto")
     for name, seconds in (("timeout", timeout), ("stall_timeout", stall_timeout)):
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if seconds is not None and not (number and seconds > 0):

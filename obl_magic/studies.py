@@ -15,6 +15,7 @@ from obl_magic.chain import Inherited, Source, arguments_of, inherited
 from obl_magic.conductor import Call
 from obl_magic.display.studies import StudyDisplay
 from obl_magic.errors import UsageProblem
+from obl_magic.options import PRUNERS, SAMPLERS
 from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
 from obl_magic.request import checked_args, checked_options, checked_settings, checked_verify, checked_whole
@@ -97,7 +98,7 @@ def search(
         KeyboardInterrupt: it was interrupted; finished trials are kept (``error.study``), no process is left.
     """
     __tracebackhide__ = True
-    from obl_magic.plan.search import PRUNERS, SAMPLERS, Search
+    from obl_magic.plan.search import Search
 
     earlier = _earlier(resume)
     was: dict[str, Any] = earlier._manifest["asked"] if earlier else {}

@@ -170,6 +170,11 @@ class Kernel:
             raise AssertionError(cell.traceback)
         return cell.text.rstrip("\n")
 
+    def completed(self, code: str, at: int) -> list[str]:
+        """What a frontend is offered for the Tab key, at that place of a cell."""
+        reply = self._client.complete(code, at, reply=True, timeout=30)
+        return list(reply["content"]["matches"])
+
     def children(self) -> list[psutil.Process]:
         """Every living process below the kernel."""
         return [child for child in self.process.children(recursive=True) if _lives(child)]

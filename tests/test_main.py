@@ -127,8 +127,11 @@ def test_a_wrong_request_is_exit_code_2(trainer: str, capsys: pytest.CaptureFixt
     """Ours and argparse's alike."""
     assert command_line.main(["run", f"{trainer}:nothing"]) == 2
     assert capsys.readouterr().err.startswith("obl_magic: got 'nothing'")
+    assert command_line.main(["run", f"{trainer}:main", "--engine", "gloo"]) == 2
+    said = capsys.readouterr().err
+    assert said == "obl_magic: got engine 'gloo'; expected auto, horovod or mpi; do: --engine auto\n"
     with pytest.raises(SystemExit, match="2"):
-        command_line.main(["run", f"{trainer}:main", "--engine", "gloo"])
+        command_line.main(["run", f"{trainer}:main", "--workers", "two"])
 
 
 def test_a_run_that_did_not_succeed_is_exit_code_1(

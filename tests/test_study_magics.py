@@ -127,7 +127,7 @@ def test_a_study_of_an_ablation_may_be_a_dict_of_the_notebook(kernel: Kernel) ->
         ('--search "x=float(0,1)" --minimize loss --verify', "verify=3 for a search or an ablation"),
         (
             '--search "x=float(0,1)" --minimize loss --workers 1 --retries 2',
-            "--retries with a search or an ablation",
+            "--retries with a search;",
         ),
         (
             '--search "x=float(0,1)" --minimize loss --workers 2 --workers-per-trial 3',

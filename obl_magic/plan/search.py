@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.options import PRUNERS, SAMPLERS
 from obl_magic.specs import Choice, Domain, Range, text_of
 from obl_magic.values import Outcome, Trial
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import optuna as opt
 
 DIRECTIONS = ("maximize", "minimize")
-SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp", "nsga2")
-PRUNERS = ("none", "median", "asha", "hyperband")
 
 NEEDED = {"cmaes": ("cmaes",), "gp": ("torch", "scipy")}
 """Packages that a sampler needs beside Optuna."""
