@@ -25,7 +25,7 @@ comma := ,
 
 setup: $(INSTALLED)
 
-# What the lock says, to the byte. Who brings a TensorFlow keeps it and all that it came with: what is missing is then
+# What the lock says, to the byte. An existing TensorFlow is kept with all that it came with: what is missing is then
 # found by the ranges of setup.cfg, and Horovod is built for that TensorFlow.
 $(INSTALLED): setup.cfg requirements.lock
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -49,7 +49,7 @@ demos: demo
 	done
 
 # Its last line is pytest's. Where CI is set a test that is marked `timing` is run once more if it fails, and both outcomes are
-# told: on a host that stops its processors for seconds at a time a deadline may be missed, but hardly twice.
+# told: on a host that stops its processors for seconds at a time a missed deadline is unlikely to be missed twice.
 test: setup lint
 	$(PY) -m pytest --cov
 

@@ -22,7 +22,7 @@ SHOW_EVERY_S = 0.1
 
 
 def attach(name: str | None = None, display: Display | None = None) -> Run:
-    """Shows a run until it has ended; the still of one that has ended already. An interrupt only looks away.
+    """Shows a run until it has ended, or the still of one that has. Interrupting detaches; the run continues.
 
     Args:
         name: the run, as for :meth:`Run.open`; by default the newest that is under way, else the newest.
@@ -67,7 +67,7 @@ def attach_study(name: str, display: StudyDisplay | None = None) -> Study | Abla
                 shown.update(study._shown())
                 time.sleep(SHOW_EVERY_S)
             shown.end(study._shown())
-        except KeyboardInterrupt:  # only looks away
+        except KeyboardInterrupt:  # detaches
             shown.end(study._shown())
     study._shown_in = current_cell()
     return study

@@ -381,7 +381,9 @@ def _world(header: Header) -> str:
 
 
 def _engine(header: Header, state: RunState) -> str:
-    """The engine in use; the reason belongs to the one that was chosen."""
+    """The engine in use; the reason belongs to the one that was chosen. In the kernel there is none."""
+    if header.workers is None:
+        return ""
     engine = state.engine or header.engine
     reason = header.engine_reason if engine and engine == header.engine else ""
     return one_line(f"{engine} ({reason})" if reason else engine)

@@ -24,6 +24,11 @@ STILL_ROWS = 60
 
 NOTHING = "–"
 
+_CALLED = {
+    "tpe": "TPE", "random": "random", "grid": "grid", "cmaes": "CMA-ES", "gp": "Gaussian-process", "nsga2": "NSGA-II",
+    "median": "median", "asha": "ASHA", "hyperband": "Hyperband",
+}  # fmt: skip
+"""How samplers and pruners are called in the literature."""
 _MOST_RUNNING = 8
 _MOST_PARAMS = 6
 _MOST_WORLDS = 4
@@ -307,7 +312,7 @@ def study_view(header: StudyHeader, state: StudyState, most: int = LIVE_ROWS) ->
         shares=_shares(header, state),
         world=_world(header),
         busy=_busy(state.busy),
-        method=tuple(one_line(text) for text in (header.engine, header.sampler, header.pruner) if text),
+        method=_method(header),
         digest=one_line(header.digest[:12]),
         space=shorten(one_line(" ".join(header.space)), 400),
         best=value,
@@ -324,6 +329,15 @@ def study_view(header: StudyHeader, state: StudyState, most: int = LIVE_ROWS) ->
         study_id=one_line(header.study_id),
         folder=one_line(header.folder),
     )
+
+
+def _method(header: StudyHeader) -> tuple[str, ...]:
+    """Engine, sampler and pruner in a data scientist's words."""
+    engine = "" if header.workers is None else header.engine
+    draws = f"{_CALLED.get(header.sampler, header.sampler)} sampler" if header.sampler else ""
+    ends = f"{_CALLED.get(header.pruner, header.pruner)} pruner" if header.pruner else ""
+    ends = "no pruning" if header.pruner == "none" else ends
+    return tuple(one_line(text) for text in (engine, draws, ends) if text)
 
 
 def aim(header: StudyHeader) -> str:

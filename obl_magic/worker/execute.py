@@ -104,7 +104,7 @@ def call(
             reporter.note(
                 "nothing-distributed",
                 "nothing in the function was made distributed (no fit, no optimizer step): "
-                "every rank ran all of it by itself",
+                "each rank ran the whole function independently",
             )
         _say_how_to_report(job, reporter)
         return value

@@ -38,7 +38,7 @@ from obl_magic.display.studies_text import TextStudyDisplay, study_status_line, 
 SEARCH = StudyHeader(
     study_id="study-1", kind="search", function="train", digest="0123456789abcdef", quantity="val_accuracy",
     direction="maximize", wanted=20, workers=4, workers_per_trial=2, worlds=2, engine="mpi",
-    sampler="TPE sampler", pruner="ASHA pruner", space=("lr=log(1e-4,1e-1)", "units=int(16,128)"),
+    sampler="tpe", pruner="asha", space=("lr=log(1e-4,1e-1)", "units=int(16,128)"),
     started_s=100.0, folder=".oblivious/studies/study-1", lines=("a remark",),
 )  # fmt: skip
 ABLATION = replace(SEARCH, kind="ablation", sampler="", pruner="", space=("features=age", "layers=conv2"))

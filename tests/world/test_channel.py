@@ -1,4 +1,4 @@
-"""Who hears a world: nothing is lost before somebody listens, and each listener hears what comes in his time."""
+"""A world's output reaches its listener: nothing is lost before there is one, and each hears what comes in its time."""
 
 from __future__ import annotations
 
