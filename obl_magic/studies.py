@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from obl_magic.capture.function_source import read_cell
 from obl_magic.chain import Inherited, Source, arguments_of, inherited
 from obl_magic.conductor import Call
 from obl_magic.display.studies import StudyDisplay
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.options import PRUNERS, SAMPLERS
 from obl_magic.payload.code_names import global_names
 from obl_magic.plan.ablation import Ablation
@@ -210,6 +211,8 @@ def ablate(
     objective = checked_objective(maximize, minimize)
     asked = parse_components(study)
     repeats = checked_whole("repeats", repeats, 1)
+    if repeats > 1 and find_spec("scipy") is None:
+        raise SetupProblem("repeats are compared by SciPy, which is missing", "python -m pip install scipy")
     settings = checked_settings(
         batch, lr_scale, warmup_epochs, sync_batchnorm, checked_verify(verify, steps=False)[0]
     )

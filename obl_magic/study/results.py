@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,27 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CURVE_POINTS = 60
-STUDENT = (
-    12.71,
-    4.30,
-    3.18,
-    2.78,
-    2.57,
-    2.45,
-    2.36,
-    2.31,
-    2.26,
-    2.23,
-    2.20,
-    2.18,
-    2.16,
-    2.14,
-    2.13,
-    2.12,
-    2.11,
-    2.10,
-)
-"""Student's t at 97.5 % for 1, 2, 3 … degrees of freedom: standard errors that a delta must exceed to be no noise."""
 
 
 class TrialView:
@@ -451,13 +431,20 @@ def _component(name: str, kind: str, sample: _Sample, base: _Sample) -> Componen
     noise = None
     if kind and delta is not None and len(shared) > 1:
         pairs = [sample.values[repeat] - base.values[repeat] for repeat in shared]
-        sure = STUDENT[min(len(pairs) - 1, len(STUDENT)) - 1] * statistics.stdev(pairs) / len(pairs) ** 0.5
-        noise = abs(statistics.fmean(pairs)) <= sure
+        noise = abs(statistics.fmean(pairs)) <= _half_width(pairs)
     return ComponentRow(
         component=name, kind=kind, value=value, delta=delta, std=sample.std, repeats=len(sample.values),
         status=status, within_noise=noise, parameters=first.parameters, inputs=first.inputs,
         layers=len(first.layers) or None, error=error,
     )  # fmt: skip
+
+
+def _half_width(pairs: Sequence[float]) -> float:
+    """Half of the 95 % confidence interval of a mean (Student's t)."""
+    from scipy.special import stdtrit  # only who repeats runs needs SciPy
+
+    errors: float = stdtrit(len(pairs) - 1, 0.975)
+    return errors * statistics.stdev(pairs) / math.sqrt(len(pairs))
 
 
 def _row(record: TrialRecord, label: str) -> TrialRow:
@@ -478,7 +465,7 @@ def _read_live(folder: RunDir, number: int) -> Live:
     told = run._manifest
     component = Component(told["component"], "", ()) if told.get("component") else None
     trial = Trial(number, {**told.get("params", {})}, run.seed, component, told.get("repeat", 0))
-    return Live(trial, run, 0, told["header"]["started_s"])
+    return Live(trial, run, 0, time.monotonic() - (time.time() - told["header"]["started_s"]))
 
 
 def _labelled(component: str, repeat: int, repeats: int) -> str:

@@ -18,6 +18,7 @@ import searched
 
 import obl_magic
 from obl_magic.errors import RunTimedOut, UsageProblem
+from obl_magic.rundir import StudyDir
 from obl_magic.study.results import Study, open_results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
@@ -332,6 +333,10 @@ def test_a_search_in_the_background_is_live(home: Path) -> None:
         threading.Event().wait(0.02)
     with pytest.raises(UsageProblem, match="which is under way; expected a search that has ended"):
         search(searched.waits_for_ever, None, resume=study.id)
+    elsewhere = open_results(StudyDir(study.dir))  # as another kernel sees it
+    (going,) = (row for row in elsewhere._shown().rows if row.status == "running")
+    assert going.duration_s is not None
+    assert 0 <= going.duration_s < 90
     study.stop()
     assert study.status == "interrupted"
     assert study.trials.status.tolist() == ["succeeded"] * 2
