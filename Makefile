@@ -15,12 +15,13 @@ BINDER := cpu,search,demo,horovod-build
 # `make lock UPGRADE=` takes in what setup.cfg has new and leaves all other versions as they are.
 UPGRADE := --upgrade
 UV_VERSION := 0.13.9
+DOCS := "mkdocs~=1.6.1" "mkdocs-material~=9.8" "mkdocstrings-python~=2.0"
 UV := $(BUILD)/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras $(UPGRADE) \
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench options doctor lock clean
+.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -82,6 +83,12 @@ bench: setup
 # docs/options.md, from the one table of options.
 options: setup
 	$(PY) -c 'from obl_magic.options import as_markdown; print(as_markdown(), end="")' > docs/options.md
+
+# The site, in $(BUILD)/site; every link of it leads somewhere.
+docs: options
+	test -x $(BUILD)/docs/bin/mkdocs || { $(PYTHON) -m venv $(BUILD)/docs && \
+	  $(BUILD)/docs/bin/python -m pip install --quiet --disable-pip-version-check $(DOCS); }
+	NO_MKDOCS_2_WARNING=1 $(BUILD)/docs/bin/mkdocs build --strict --quiet --site-dir $(abspath $(BUILD)/site)
 
 doctor: setup
 	$(PY) -m obl_magic doctor
