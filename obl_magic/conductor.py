@@ -123,14 +123,14 @@ def run(
     call = Call(fn, {**taken.args, **checked_args(args)}, provide, namespace, cells)
     if taken.weights is not None:
         options = replace(options, settings=replace(options.settings, init_from=str(taken.weights)))
+    earlier = None if resume is None else Run.open(resume)
+    if earlier is not None:
+        refuse_foreign(earlier.dir, f"resume={resume}", f"copy it: cp -r {earlier.dir} COPY")
     if compared_steps:
         report = compare(call, options, compared_steps)
         if not quiet:
             show_table(report.text(), report.html())
         report.check()
-    earlier = None if resume is None else Run.open(resume)
-    if earlier is not None:
-        refuse_foreign(earlier.dir, f"resume={resume}", f"copy it: cp -r {earlier.dir} COPY")
     return launch(
         call, options, background=background, display=display, earlier=earlier, lineage=taken.lineage
     )
