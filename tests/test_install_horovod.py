@@ -127,7 +127,7 @@ def test_every_forwarded_header_exists_in_the_installed_tensorflow(tmp_path: Pat
 def test_pip_builds_from_source_without_its_cache() -> None:
     """A cached build may be for another TensorFlow, and pip would not notice."""
     argv = builder.pip_command()
-    assert argv[:4] == [sys.executable, "-m", "pip", "install"]
+    assert argv[:5] == [sys.executable, "-P", "-m", "pip", "install"]
     assert {"--no-cache-dir", "--no-build-isolation", "--no-deps", "--force-reinstall"} <= set(argv)
     assert argv[-1] == "horovod==0.28.1"
 
