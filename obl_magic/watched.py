@@ -30,7 +30,7 @@ COMING_UP_S = 30.0
 """Ranks that come up are not taken for stalled ones any sooner."""
 UP_WITHIN_S = 300.0
 """A world none of whose ranks gets any further for so long before it is up never will."""
-LOOKS_EVERY_S = 1.0
+LOOKS_EVERY_S = 0.25
 DESERTED_S = 3.0
 """How long a launcher may run on without the ranks that it has started."""
 ENDING_S = 10.0
@@ -99,6 +99,9 @@ class Watched:
         """Waits for whatever ends the job; (status, first cause). A world that has to go is gone then."""
         try:
             return self._see_to_its_end()
+        except Exception as error:  # a fault of ours must not leave a world, nor whoever waits for it
+            self._world.stop()
+            return "failed", f"obl_magic itself failed: {type(error).__name__}: {error}"
         finally:
             ROOM.learn(self._ledger.state)
 
@@ -179,7 +182,7 @@ class Watched:
         if now < self._looks_again_s or stall.is_up(state, self._ranks):
             return ""
         self._looks_again_s = now + LOOKS_EVERY_S
-        if not self._world.is_deserted():
+        if not self._world.is_deserted(heard=any(rank >= 0 for rank in state.ranks)):
             self._deserted_s = None
         elif now - (self._deserted_s or now) > DESERTED_S:
             return self._death().error

@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lasting
 import numpy as np
+import psutil
 import pytest
 
 import obl_magic
-from obl_magic.errors import UsageProblem
+from obl_magic.errors import RunFailed, UsageProblem
 from obl_magic.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
@@ -201,3 +203,15 @@ def test_an_interrupt_ends_a_run_wherever_its_ranks_are(
     assert time.time() - run._ledger.state.ended_s < 1
     said_s = float(run.logs(0).split("now ")[1].split()[0])
     assert run._ledger.state.ended_s - said_s < 5
+
+
+def test_a_fault_of_ours_ends_the_run_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the run is told, and its world is gone."""
+
+    def broken(watched: Any) -> str:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("obl_magic.watched.Watched._stalled", broken)
+    with pytest.raises(RunFailed, match=r"obl_magic itself failed: AttributeError: no such thing"):
+        obl_magic.run(lasting.steps_of, workers=2, engine="mpi", args={"seconds": 60}, quiet=True)
+    assert psutil.Process().children(recursive=True) == []

@@ -144,13 +144,17 @@ class World:
             reader.join(timeout=2)
         return True
 
-    def is_deserted(self) -> bool:
-        """Whether the launcher runs on although all that it had started is gone, as Open MPI's may when MPI fails."""
+    def is_deserted(self, heard: bool) -> bool:
+        """Whether the launcher runs on although all that it had started is gone, as Open MPI's may when MPI fails.
+
+        Args:
+            heard: a rank has spoken, so there were some, however short they lived.
+        """
         if self._ended.is_set():
             return False
         with contextlib.suppress(psutil.NoSuchProcess):
             has_ranks = any(_lives(child) for child in psutil.Process(self.pid).children())
-            self._had_ranks = self._had_ranks or has_ranks
+            self._had_ranks = self._had_ranks or has_ranks or heard
             return self._had_ranks and not has_ranks
         return False
 

@@ -223,3 +223,17 @@ def test_a_rank_that_is_killed_takes_the_world_with_it(tmp_path: Path) -> None:
     while not heard.words.empty():
         said.append(heard.words.get())
     assert "signal 9 (Killed)" in " ".join(said)
+
+
+def test_a_launcher_without_ranks_is_deserted_once_one_was_heard(tmp_path: Path) -> None:
+    """They may have come and gone between two looks; before that it may only be about to start them."""
+    heard = Heard()
+    world = start(python("import time; print('ready', flush=True); time.sleep(600)"), heard, tmp_path)
+    try:
+        heard.line()
+        assert not world.is_deserted(heard=False)
+        assert world.is_deserted(heard=True)
+        assert world.is_deserted(heard=False), "what was heard stays heard"
+    finally:
+        world.stop()
+    assert not world.is_deserted(heard=True), "it has ended"
