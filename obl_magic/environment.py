@@ -22,11 +22,15 @@ def setting(name: str, environ: Mapping[str, str] = os.environ) -> tuple[str, st
         The variable's whole name, and its value, or "".
     """
     current, older = PREFIX + name, OLDER + name
-    if current in environ or older not in environ:
-        return current, environ.get(current, "")
-    if older not in _noted:
-        _noted.add(older)
+    variable = older if current not in environ and older in environ else current
+    return variable, environ.get(variable, "")
+
+
+def note_older(variable: str) -> None:
+    """Says once of a variable that was read under its older name what it is called now."""
+    if not variable.startswith(PREFIX) and variable not in _noted:
+        _noted.add(variable)
+        current = PREFIX + variable.removeprefix(OLDER)
         warnings.warn(
-            f"{older} is now called {current}; it is read all the same", FutureWarning, stacklevel=2
+            f"{variable} is now called {current}; it is read all the same", FutureWarning, stacklevel=2
         )
-    return older, environ[older]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from obl_magic import environment
-from obl_magic.environment import setting
+from obl_magic.environment import note_older, setting
+from obl_magic.errors import UsageProblem
+from obl_magic.world import mpi
 
 PACKAGE = Path(environment.__file__).parent
 
@@ -21,19 +23,29 @@ def _nothing_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_older_name_is_read_and_noted_once() -> None:
     """With the new one."""
+    assert setting("PIN", {"OBL_PIN": "off"}) == ("OBL_PIN", "off")
     with pytest.warns(FutureWarning, match="^OBL_PIN is now called OBLIVIOUS_PIN; it is read all the same$"):
-        assert setting("PIN", {"OBL_PIN": "off"}) == ("OBL_PIN", "off")
+        note_older("OBL_PIN")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert setting("PIN", {"OBL_PIN": "on"}) == ("OBL_PIN", "on")
+        note_older("OBL_PIN")
+        note_older("OBLIVIOUS_PIN")
 
 
-def test_the_new_name_goes_first_and_is_no_news() -> None:
+def test_the_new_name_goes_first() -> None:
     """Set or not."""
+    assert setting("PIN", {"OBL_PIN": "off", "OBLIVIOUS_PIN": "on"}) == ("OBLIVIOUS_PIN", "on")
+    assert setting("PIN", {}) == ("OBLIVIOUS_PIN", "")
+
+
+def test_processors_are_read_under_both_names() -> None:
+    """A wrong number is one sentence, and no note beside it."""
+    with pytest.warns(FutureWarning, match="OBL_CORES is now called OBLIVIOUS_CORES"):
+        assert mpi.cores({"OBL_CORES": "3"}) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert setting("PIN", {"OBL_PIN": "off", "OBLIVIOUS_PIN": "on"}) == ("OBLIVIOUS_PIN", "on")
-        assert setting("PIN", {}) == ("OBLIVIOUS_PIN", "")
+        with pytest.raises(UsageProblem, match="^got OBL_CORES=two; .*; do: unset it, or OBL_CORES=2$"):
+            mpi.cores({"OBL_CORES": "two"})
 
 
 def test_no_other_prefix_is_in_use() -> None:

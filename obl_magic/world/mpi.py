@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from obl_magic.environment import setting
+from obl_magic.environment import note_older, setting
 from obl_magic.errors import SetupProblem, UsageProblem
 
 
@@ -117,6 +117,7 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
     ranks on two cores faster than one (docs/decisions/0003-tuning.md). What the user has set stays.
     """
     threads = max(1, cores // ranks)
+    note_older(setting("PIN", base)[0])
     ours = {
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
@@ -170,4 +171,5 @@ def cores(environ: Mapping[str, str] = os.environ) -> int:
         raise UsageProblem(
             f"{variable}={named}", "a number of processors, 1 or more", f"unset it, or {variable}=2"
         )
+    note_older(variable)
     return int(named) if named else len(os.sched_getaffinity(0))
