@@ -44,7 +44,7 @@ def test_processors_are_read_under_both_names() -> None:
         assert mpi.cores({"OBL_CORES": "3"}) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UsageProblem, match="^got OBL_CORES=two; .*; do: unset it, or OBL_CORES=2$"):
+        with pytest.raises(UsageProblem, match=r"^got OBL_CORES=two; .*; do: unset it, or OBL_CORES=2$"):
             mpi.cores({"OBL_CORES": "two"})
 
 
