@@ -9,9 +9,7 @@ _OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!guides|decisions)([\w./-]+)\)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to sources and tests become their paths; decisions are listed from their folder."""
-    if page.file.src_uri == "decisions/index.md":
-        return markdown
+    """Links to sources and tests become their paths."""
     if page.file.src_uri.startswith(("guides/", "decisions/")):
         return markdown
     return _OUTSIDE.sub(r"\1 (`\2`)", markdown)

@@ -359,16 +359,8 @@ def pip_command() -> list[str]:
     Without its cache: it would keep the build under Horovod's version, whatever TensorFlow it was built for.
     """
     return [
-        *(
-            sys.executable,
-            "-P",
-            "-m",
-            "pip",
-            "install",
-            "--verbose",
-            "--no-input",
-            "--disable-pip-version-check",
-        ),
+        *(sys.executable, "-P", "-m", "pip", "install"),
+        *("--verbose", "--no-input", "--disable-pip-version-check"),
         *("--use-pep517", "--no-build-isolation", "--no-deps", "--no-cache-dir", "--force-reinstall"),
         *("--no-binary", "horovod", f"horovod=={HOROVOD}"),
     ]

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from obl_magic.values import LR_SCALES
+
 RUN, SEARCH, ABLATE = "run", "search", "ablate"
 ALL = (RUN, SEARCH, ABLATE)
 STUDIES = (SEARCH, ABLATE)
 
 ENGINES = ("auto", "horovod", "mpi")
 BATCHES = ("global", "per-worker")
-LR_SCALES = ("none", "linear", "sqrt")
 SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp", "nsga2")
 PRUNERS = ("none", "median", "asha", "hyperband")
 
@@ -107,7 +108,7 @@ OPTIONS = (
     Option("batch", "whose batch the code names, global or per-worker: --batch global", group=PROMISE, default="global",
            choices=BATCHES),
     Option("lr_scale", "per-worker learning rate, none, linear or sqrt: --lr-scale linear", group=PROMISE,
-           default="none", choices=LR_SCALES),
+           default="none", choices=tuple(LR_SCALES)),
     Option("warmup_epochs", "epochs until the scaled rate: --warmup-epochs 5", group=PROMISE, default=0, read=int),
     Option("sync_batchnorm", "batch norm over the global batch, the default: --no-sync-batchnorm", group=PROMISE,
            default=True, action=BooleanOptionalAction),

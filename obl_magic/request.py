@@ -9,8 +9,8 @@ from typing import Any
 from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.library_settings import generators
-from obl_magic.options import BATCHES, ENGINES, LR_SCALES
-from obl_magic.values import DEFAULT_SEED, PROVES, Options, Settings
+from obl_magic.options import BATCHES, ENGINES
+from obl_magic.values import DEFAULT_SEED, LR_SCALES, PROVES, Options, Settings
 
 VERIFY_STEPS = 3
 """What ``--verify`` without a number compares."""

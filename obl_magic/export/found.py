@@ -35,6 +35,7 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
         UsageProblem: the notebook does not have it as it was.
     """
     run._refuse_foreign("the record")
+    _refuse_ablated(run)
     study = run._manifest.get("study")
     kept, changes = JOBS.of(study or run.id), JOBS.of(run.id) if study else None
     if kept is None or (study and changes is None):
@@ -42,14 +43,14 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     job: Job = payload.loads(kept)
     if changes is not None:
         job = replace(job, **{**payload.loads(changes), "quantity": ""})
-        _refuse_ablated(run, job)
     return replace(job, settings=_settings(run), engine=_engine(run)), False
 
 
-def _refuse_ablated(run: Run, job: Job) -> None:
-    if job.component is not None:
+def _refuse_ablated(run: Run) -> None:
+    """Refuses by the run's record, which is there when its job is not: captured anew, nothing would be left out."""
+    if left_out := run._manifest.get("component"):
         raise UsageProblem(
-            f"export of {run.id}, which left out {job.component.name}",
+            f"export of {run.id}, which left out {left_out}",
             "a run of the function as it is: a script leaves nothing out",
             f"%oblivious export {run.id.rpartition('-')[0]}-000 train.py (the base run)",
         )
