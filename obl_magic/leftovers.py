@@ -18,7 +18,9 @@ def remove_leftovers(where: Path | None = None) -> None:
         where: the home; by default this notebook's.
     """
     for folder in rundir.with_jobs(where):
-        owner = folder if folder.manifest.is_file() else StudyDir(folder.path)
+        study = StudyDir(folder.path)
+        owner = folder if folder.manifest.is_file() else study
         with contextlib.suppress(OSError, Damaged):
             if is_gone(owner.record().get("kernel"), owner.logs):
-                folder.tidy()
+                for each in (*study.trials(), folder):  # a run has none
+                    each.tidy()

@@ -318,14 +318,13 @@ def existing_studies(where: Path | None = None) -> list[StudyDir]:
 
 
 def with_jobs(where: Path | None = None) -> list[RunDir]:
-    """The runs of a home that still have their job on disk, trials among them, and what studies share."""
-    known = RunDir(Path())
-    files = [known.job.name, buffers_of(known.job).name, known.changes.name]
+    """The runs of a home that still have their job on disk, and what studies share: each begins by looking for them."""
+    job = RunDir(Path()).job
     found = {
         path.parent
-        for folders in ("runs/*", "studies/*", "studies/*/trials/*")
-        for file in files
-        for path in (where or home()).glob(f"{folders}/{file}")
+        for kind in ("runs", "studies")
+        for file in (job.name, buffers_of(job).name)
+        for path in (where or home()).glob(f"{kind}/*/{file}")
     }
     return [RunDir(path) for path in sorted(found)]
 

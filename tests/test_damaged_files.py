@@ -142,13 +142,16 @@ def test_a_search_elsewhere_lives_while_one_of_its_trials_does(home: Path) -> No
     told = {**folder.record(), "status": "running", "kernel": elsewhere}
     folder.shared.write_json(folder.manifest, told)
     (folder.path / "job.bin").write_bytes(b"arrays")
+    folder.trial(0).changes.write_bytes(b"arguments")
     for log in folder.logs:
         os.utime(log, (0, 0))
     folder.trial(0).events.touch()
     remove_leftovers()
     assert (folder.path / "job.bin").exists()
+    assert folder.trial(0).changes.exists()
     assert open_results(folder.id).status == "running"
     os.utime(folder.trial(0).events, (0, 0))
     assert open_results(folder.id).status == "interrupted"
     remove_leftovers()
     assert not (folder.path / "job.bin").exists()
+    assert not folder.trial(0).changes.exists()
