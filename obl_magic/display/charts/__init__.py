@@ -1,0 +1,1 @@
+"""Curves, bars and scatters as SVG and as text."""

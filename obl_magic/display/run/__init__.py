@@ -1,0 +1,1 @@
+"""One run, as values, as text, as HTML."""

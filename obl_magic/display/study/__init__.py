@@ -1,0 +1,1 @@
+"""One study, as values, as text, as HTML."""

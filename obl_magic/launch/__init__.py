@@ -1,0 +1,1 @@
+"""One run, from a call to its end: in this process or on ranks."""

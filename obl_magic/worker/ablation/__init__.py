@@ -1,0 +1,1 @@
+"""Leaves features, layers and models out of what user functions return."""

@@ -1,0 +1,1 @@
+"""One folder per framework that is made oblivious."""

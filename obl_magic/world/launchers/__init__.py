@@ -1,0 +1,1 @@
+"""One file per launcher: all that is known of it."""
