@@ -80,9 +80,11 @@ format: setup
 bench: setup
 	$(PY) benchmarks/run.py
 
-# docs/options.md, from the one table of options.
+# docs/options.md and the stub that editors read, from the one table of options.
 options: setup
-	$(PY) -c 'from obl_magic.options import as_markdown; print(as_markdown(), end="")' > docs/options.md
+	$(PY) -c 'from obl_magic.notebook.options import as_markdown; print(as_markdown(), end="")' > docs/options.md
+	$(PY) -c 'from obl_magic.api.signatures import stub; print(stub(), end="")' > $(BUILD)/stub.pyi
+	mv $(BUILD)/stub.pyi obl_magic/__init__.pyi
 
 # The site, in $(BUILD)/site; every link of it leads somewhere.
 docs: options

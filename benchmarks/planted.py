@@ -16,7 +16,7 @@ import obl_magic
 if TYPE_CHECKING:
     import pandas as pd
 
-    from obl_magic.study.results import AblationResult
+    from obl_magic.study.search_result import AblationResult
 
 SEEDS = 10
 REPEATS = 5

@@ -12,9 +12,9 @@ import ranks
 from ratios import Goal, Line, interleaved, ratio
 
 import obl_magic
-from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem
-from obl_magic.launched import wanted
+from obl_magic.launch.on_ranks import wanted
+from obl_magic.setup.doctor import choose_engine
 from obl_magic.world.standby import STANDBY
 
 RANKS = 2

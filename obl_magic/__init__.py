@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from obl_magic.worker.report import report
 
 if TYPE_CHECKING:
-    from obl_magic.conductor import run, verify
-    from obl_magic.runs import Run
-    from obl_magic.studies import ablate, search
-    from obl_magic.study.results import AblationResult, Study
+    from obl_magic.api.run import run, verify
+    from obl_magic.api.study import ablate, search
+    from obl_magic.runs.run import Run
+    from obl_magic.study.ablation_result import AblationResult
+    from obl_magic.study.search_result import Study
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,13 +34,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "run": "obl_magic.conductor",
-    "verify": "obl_magic.conductor",
-    "search": "obl_magic.studies",
-    "ablate": "obl_magic.studies",
-    "Run": "obl_magic.runs",
-    "Study": "obl_magic.study.results",
-    "AblationResult": "obl_magic.study.results",
+    "run": "obl_magic.api.run",
+    "verify": "obl_magic.api.run",
+    "search": "obl_magic.api.study",
+    "ablate": "obl_magic.api.study",
+    "Run": "obl_magic.runs.run",
+    "Study": "obl_magic.study.search_result",
+    "AblationResult": "obl_magic.study.ablation_result",
 }
 
 
@@ -53,13 +54,13 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Called by ``%load_ext obl_magic``."""
-    from obl_magic import magics
+    from obl_magic.notebook import magics
 
     magics.load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Called by ``%unload_ext obl_magic``: the magics go."""
-    from obl_magic import magics
+    from obl_magic.notebook import magics
 
     magics.unload(ipython)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.lines import argument_value
+from obl_magic.notebook.commands import argument_value
+from obl_magic.notebook.options import typed
 from obl_magic.options import OPTIONS
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Prints what works here, what is missing, and what mends it."""
-    from obl_magic import doctor as rooms
+    from obl_magic.setup import doctor as rooms
 
     checks = rooms.examine()
     print(rooms.table_text(checks))
@@ -42,7 +43,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def install_horovod(options: argparse.Namespace) -> int:
     """Builds Horovod for the TensorFlow that is installed."""
-    from obl_magic.install_horovod import install
+    from obl_magic.setup.install_horovod import install
 
     install(gpu=options.gpu, force=options.force)
     return 0
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     import obl_magic
 
     fn = find_function(options.function)
-    told = {option.parameter for option in OPTIONS if option.told} - {"args"}
+    told = {option.name for option in OPTIONS if option.told} - {"arg"}
     given = {name: value for name, value in vars(options).items() if name in told and value is not None}
     done: Any = obl_magic.run(fn, args=dict(map(argument_value, options.arg)), **given)
     print(done)
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("run", help="run a function on N ranks, outside a notebook")
     add.add_argument("function", metavar="MODULE:FUNCTION")
     for option in (each for each in OPTIONS if each.told):
-        names, told = option.typed([] if option.action == "append" else None)
+        names, told = typed(option, [] if option.action == "append" else None)
         add.add_argument(*names, **told)
     add.set_defaults(command=run)
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 DEFAULT_SEED = 0
@@ -12,9 +13,6 @@ DEFAULT_SEED = 0
 
 RESERVED = ("reporter", "hparams")
 """Parameters that are filled where the function runs rather than from the notebook."""
-
-PROVES = ("auto", "off")
-"""Whether steps with code of the user's prove themselves, as users spell it."""
 
 HIDDEN = "***"
 """What stands for a credential in whatever is written down or shown."""
@@ -144,31 +142,18 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How one run behaves, as far as the ranks and the conductor need to know.
+class Inherited:
+    """What a run takes over from an earlier one.
 
     Attributes:
-        workers: number of ranks, or None for a call inside this process.
-        engine: ``auto``, ``horovod`` or ``mpi``.
-        settings: how the ranks make Keras oblivious.
-        seed: base seed. seeded: it was asked for; else it is an earlier cell's, or the default.
-        show_ranks: ranks whose prints appear live.
-        quiet: no live display at all.
-        timeout_s: deadline for the run in seconds, or None.
-        stall_timeout_s: seconds without progress after which the run is ended, or None.
-        retries: how often a failed world is replaced by one that goes on from the last epoch.
+        args: arguments by name.
+        weights: file of initial weights, or None.
+        lineage: where they came from, for ``run.json``: ``params`` and ``weights``, each with study, trial, run.
     """
 
-    workers: int | None = None
-    engine: str = "auto"
-    settings: Settings = Settings()
-    seed: int = DEFAULT_SEED
-    show_ranks: tuple[int, ...] | None = (0,)
-    quiet: bool = False
-    timeout_s: float | None = None
-    stall_timeout_s: float | None = None
-    retries: int = 0
-    seeded: bool = False
+    args: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from obl_magic import doctor
 from obl_magic.errors import SetupProblem
+from obl_magic.setup import doctor
 
 settings.register_profile("obl", deadline=None)  # a busy machine is not a failure
 settings.load_profile("obl")

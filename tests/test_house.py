@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic.worker.collectives import ENGINES
+from obl_magic.worker.engines.collectives import ENGINES
 
 PACKAGE = Path(obl_magic.__file__).parent
 
@@ -43,7 +43,7 @@ def test_without_any_one_engine_everything_else_still_imports(tmp_path: Path, en
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     module = ENGINES[engine]
     (tmp_path / Path(*module.split("."))).with_suffix(".py").unlink()
-    registry = copy / "worker" / "collectives.py"
+    registry = copy / "worker" / "engines" / "collectives.py"
     text = registry.read_text()
     without = re.sub(rf'^ +"{engine}": .*\n', "", text, flags=re.M)
     assert without != text
@@ -66,8 +66,9 @@ def test_without_any_one_engine_everything_else_still_imports(tmp_path: Path, en
 
 SECRETS = {
     "cloudpickle": ("payload",),
-    "horovod": ("worker/horovod.py",),
-    "subprocess": ("world/", "doctor.py", "install_horovod.py"),
+    "horovod": ("worker/engines/horovod.py",),
+    "subprocess": ("world/", "setup/"),
+    "IPython": ("notebook/magics.py", "display/notebook.py"),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from obl_magic import doctor
+from obl_magic.setup import doctor
 
 TREE = Path(__file__).parents[1]
 LOCK = TREE / "requirements.lock"

@@ -12,8 +12,8 @@ import pytest
 
 import obl_magic
 from obl_magic import __main__ as command_line
-from obl_magic import doctor, install_horovod
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.setup import doctor, install_horovod
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ import pytest
 from nbclient import NotebookClient
 
 from obl_magic import rundir
-from obl_magic.runs import Run
-from obl_magic.study.results import AblationResult, Study, open_results
+from obl_magic.runs.run import Run
+from obl_magic.study.ablation_result import AblationResult
+from obl_magic.study.find import open_results
+from obl_magic.study.search_result import Study
 
 pytestmark = pytest.mark.timing
 
@@ -183,13 +185,13 @@ def test_the_chain_notebook_hands_on_parameters_and_weights(home: Path) -> None:
     assert notebook.printed.count(explored.digest) == 4
     assert set(study.trials.status) == set(result.table.status) == {"succeeded"}
     best = {"study": study.id, "trial": study.best.number, "run": study.best.run.id}
-    assert [each._manifest["lineage"] for each in (explored, study, final, scratch, result)] == [
+    assert [each.record.lineage for each in (explored, study, final, scratch, result)] == [
         {}, {}, {"params": best, "weights": best}, {"params": best}, {"params": best},
     ]  # fmt: skip
     assert (explored.workers, final.workers, scratch.workers) == (None, 2, None)
     given = {name: repr(value) for name, value in study.best.params.items()}
     for run in (final, scratch):
-        assert run._manifest["arguments"] == given | {"epochs": "12"}
+        assert run.record.arguments == given | {"epochs": "12"}
     assert f"began from the weights of {best['run']}" in notebook.shown(
         "%%oblivious --function train --params study --init-from"
     )

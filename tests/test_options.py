@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,14 @@ import pytest
 from kernel import Kernel
 
 import obl_magic
-from obl_magic import options
-from obl_magic.options import OPTIONS, completions, given, misplaced
+from obl_magic.api import signatures
+from obl_magic.notebook.options import as_markdown, completions, given, misplaced
+from obl_magic.options import OPTIONS, RunOptions, StudyOptions, keywords
 
+PACKAGE = Path(obl_magic.__file__).parent
 CALLS = {"run": obl_magic.run, "search": obl_magic.search, "ablate": obl_magic.ablate}
-FOR_PROGRAMS = {"fn", "provide", "namespace", "cells", "display", "out"}
-"""Parameters of the calls that no cell and no command line sets."""
-UNSAID = {"trials", "sampler", "pruner"}
-"""Whose default depends on the search that is resumed."""
+FOR_PROGRAMS = {"fn", "args", "space", "study", "provide", "namespace", "cells", "display", "out"}
+"""Parameters of the calls that are no options."""
 
 
 def parsed(**typed: Any) -> Any:
@@ -34,13 +35,7 @@ def test_the_keywords_of_a_call_are_those_of_the_table(call: str) -> None:
         for name, parameter in inspect.signature(CALLS[call]).parameters.items()
         if name not in FOR_PROGRAMS
     }
-    table = {
-        option.parameter: option.default for option in OPTIONS if call in option.calls and option.parameter
-    }
-    assert set(signature) == set(table)
-    for name, default in signature.items():
-        if name not in ("args", "study"):
-            assert default == table[name], name
+    assert signature == {option.name: option.default for option in keywords(call)}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -56,8 +51,8 @@ def test_what_was_typed_becomes_the_keywords_of_a_call() -> None:
     typed = parsed(workers=2, trials=3, repeats=4, out="run", function="train")
     assert given("run", typed)["workers"] == 2
     assert "trials" not in given("run", typed)
-    assert given("search", typed, ["space"])["trials"] == 3
-    assert "space" not in given("search", typed, ["space"])
+    assert given("search", typed)["trials"] == 3
+    assert "space" not in given("search", typed)
     assert given("ablate", typed)["repeats"] == 4
     assert not {"out", "function", ""} & set(given("run", typed))
 
@@ -104,7 +99,40 @@ def test_every_option_ends_its_help_with_an_example_of_itself() -> None:
 
 def test_the_page_of_options_is_that_of_the_table() -> None:
     """Make options writes it."""
-    assert (Path(options.__file__).parents[1] / "docs" / "options.md").read_text() == options.as_markdown()
+    assert (PACKAGE.parent / "docs" / "options.md").read_text() == as_markdown()
+
+
+def test_the_stub_that_editors_read_is_that_of_the_table() -> None:
+    """Make options writes it."""
+    assert (PACKAGE / "__init__.pyi").read_text() == signatures.stub()
+
+
+def test_an_option_that_a_call_does_not_have_is_a_type_error_that_says_what_was_meant() -> None:
+    """As for any function."""
+    with pytest.raises(
+        TypeError, match=r"run\(\) got an unexpected keyword argument 'worker'; did you mean workers\?"
+    ):
+        obl_magic.run(len, worker=2)
+    with pytest.raises(TypeError, match=r"search\(\) got an unexpected keyword argument 'retries'$"):
+        StudyOptions.of("search", {"retries": 1})
+
+
+def test_what_is_recorded_of_the_options_is_plain_and_whole() -> None:
+    """As JSON gives it back; what is a value of the notebook is left to the lineage."""
+    options = RunOptions.of("run", {"workers": 3, "show_ranks": "all", "params": {"lr": object()}, "seed": 5})
+    record = options.seeded_by(7).record
+    assert json.loads(json.dumps(record)) == record
+    assert set(record) == {option.name for option in keywords("run")} - {"params"} | {"seeded"}
+    assert (record["show_ranks"], record["seed"], record["seeded"]) == ([0, 1, 2], 5, True)
+
+
+@pytest.mark.parametrize(("asked", "notebook", "base"), [(None, None, 0), (None, 7, 7), (5, 7, 5), (0, 7, 0)])
+def test_the_base_seed_is_the_one_asked_for_else_the_notebooks(
+    asked: int | None, notebook: int | None, base: int
+) -> None:
+    """Else 0."""
+    options = RunOptions.of("run", {"seed": asked}).seeded_by(notebook)
+    assert (options.base_seed, options.seeded) == (base, asked is not None)
 
 
 @pytest.mark.slow

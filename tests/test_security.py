@@ -34,7 +34,7 @@ LOADED_BY = {
         "worker/receive.py": "the job, from the folder of the run that its kernel names",
         "worker/execute.py": "the function inside it, and the rank's own exception",
         "worker/library_settings.py": "settings in the job, from the kernel's own libraries",
-        "worker/keras/resuming.py": "a checkpoint that a rank of the same run wrote",
+        "worker/frameworks/keras/checkpoints.py": "a checkpoint that a rank of the same run wrote",
         "failures.py": "the exception of a rank",
         "payload/files.py": "for the callers below",
         "export/__init__.py": "the function of a job of the user's own run",
@@ -165,7 +165,7 @@ def test_no_port_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch, engine: 
         during |= listening(kernel)
         assert run.wait(0.02).status == "running"
     during |= listening(kernel)
-    pids = [run._ledger.state.ranks[rank].pid for rank in (0, 1)]
+    pids = [run.ledger.state.ranks[rank].pid for rank in (0, 1)]
     ranks = [listening(psutil.Process(pid)) for pid in pids]
     gate.touch()
     assert run.values == [True, True]
@@ -215,7 +215,7 @@ def test_what_looks_like_a_credential_is_named_before_launch_and_not_written_dow
         return len(api_key)
 
     done = obl_magic.run(fit, workers=1, engine="mpi", quiet=True)
-    (said,) = json.loads((done.dir / "run.json").read_text())["header"]["lines"]
+    (said,) = json.loads((done.dir / "run.json").read_text())["lines"]
     assert said.startswith(
         "fit -> api_key looks like a credential and is sent to the ranks; better: os.environ "
     )
@@ -243,14 +243,14 @@ def test_an_argument_that_looks_like_a_credential_is_written_down_as_stars(home:
     run = obl_magic.run(calls_home, args={"api_key": SECRET}, quiet=True)
     manifest = json.loads((run.dir / "run.json").read_text())
     assert manifest["arguments"] == {"api_key": "***"}
-    assert said in manifest["header"]["lines"]
+    assert said in manifest["lines"]
     assert _holds(run.dir, SECRET) == []
     study = obl_magic.search(
         calls_home, "lr=float(0,1)", args={"api_key": SECRET}, trials=2, maximize="value", quiet=True
     )
-    assert said in study._manifest["header"]["lines"]
-    assert study.best.run._manifest["arguments"]["api_key"] == "***"
-    assert _holds(study._folder.path, SECRET) == []
+    assert said in study.record.lines
+    assert study.best.run.record.arguments["api_key"] == "***"
+    assert _holds(study.folder.path, SECRET) == []
     with pytest.raises(UsageProblem, match=r"argument api_key is \*\*\*; .*--arg api_key="):
         obl_magic.run(calls_home, params=run, quiet=True)
 
@@ -276,7 +276,7 @@ def test_a_script_asks_for_the_credential_that_it_does_not_hold(home: Path) -> N
     ) in ran().stderr
     text = script.read_text()
     mended = text.replace("'***'", 'os.environ["API_KEY"]').replace(
-        "import obl_magic.standalone", "import os\nimport obl_magic.standalone", 1
+        "import obl_magic.export.standalone", "import os\nimport obl_magic.export.standalone", 1
     )
     script.write_text(mended)
     assert "returned 3.2" in ran().stdout

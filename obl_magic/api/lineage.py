@@ -8,34 +8,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from obl_magic.errors import Damaged, UsageProblem
+from obl_magic.options import Source
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir, existing_studies
-from obl_magic.runs import Run
-from obl_magic.study.results import Study, TrialView, is_search, open_results
+from obl_magic.rundir.record import RunRecord
+from obl_magic.runs.run import Run
+from obl_magic.study.find import is_search, open_results
+from obl_magic.study.results import TrialView
+from obl_magic.study.search_result import Study
+from obl_magic.values import Inherited
 
 BEST = "best"
-
-Source = Any
-"""``best``, a name or an id, or a Study, a trial of one, a Run, a dict of arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """What a run takes over.
-
-    Attributes:
-        args: arguments by name. weights: file of initial weights, or None.
-        lineage: where they came from, for ``run.json``: ``params`` and ``weights``, each with study, trial, run.
-    """
-
-    args: dict[str, Any] = field(default_factory=dict)
-    weights: Path | None = None
-    lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def inherited(
@@ -113,27 +100,28 @@ def _params_of(found: Run | TrialView | dict[str, Any]) -> dict[str, Any]:
         return dict(found)
     if isinstance(found, TrialView):
         found = found.run
-    return arguments_of(found.id, found._manifest)
+    return arguments_of(found.record)
 
 
-def arguments_of(source: str, manifest: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
+def arguments_of(record: RunRecord, but: Collection[str] = ()) -> dict[str, Any]:
     """The arguments that a run or a study was called with, from its record.
 
     Args:
-        source: its id. manifest: its record. but: arguments that are not wanted.
+        record: of it.
+        but: arguments that are not wanted.
 
     Raises:
         UsageProblem: one of them is no literal, so that only its text is known.
     """
     args = {}
-    for name, text in manifest["arguments"].items():
+    for name, text in record.arguments.items():
         if name in but:
             continue
         try:
             args[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             raise UsageProblem(
-                f"params of {source}, whose argument {name} is {text[:40]}",
+                f"params of {record.id}, whose argument {name} is {text[:40]}",
                 "arguments that are Python literals",
                 f"--arg {name}=...",
             ) from None
@@ -144,9 +132,9 @@ def _weights_of(found: Run | TrialView | dict[str, Any]) -> Path:
     run = found.run if isinstance(found, TrialView) else found
     if isinstance(run, dict):
         raise UsageProblem("init-from: a dict", "a search, one of its trials, or a run", "--init-from best")
-    run._refuse_foreign("the weights")
+    run.refuse_foreign("the weights")
     folder = RunDir.at(run.dir)
-    if not folder.weights.is_file() and not _write_down(run, folder):
+    if not folder.weights.is_file() and not _keep_weights(run, folder):
         kept = (
             "a trial whose weights were kept"
             if isinstance(found, TrialView)
@@ -160,7 +148,7 @@ def _weights_of(found: Run | TrialView | dict[str, Any]) -> Path:
     return folder.weights
 
 
-def _write_down(run: Run, folder: RunDir) -> bool:
+def _keep_weights(run: Run, folder: RunDir) -> bool:
     """Writes the weights of the model that a run returned; whether it did return one."""
     model = run.value
     if not hasattr(model, "weights") or not hasattr(model, "get_weights"):
@@ -173,5 +161,5 @@ def _named(found: Run | TrialView | dict[str, Any]) -> dict[str, Any]:
     if isinstance(found, dict):
         return {"study": None, "trial": None, "run": None}
     if isinstance(found, TrialView):
-        return {"study": found._folder.id, "trial": found.number, "run": found._record.run_id}
-    return {"study": found._manifest.get("study"), "trial": found._manifest.get("trial"), "run": found.id}
+        found = found.run
+    return {"study": found.record.study, "trial": found.record.trial, "run": found.id}

@@ -1,13 +1,15 @@
-"""The parity report: one rank and several, quantity by quantity. Computes and formats; runs nothing."""
+"""One rank and several over the same first steps, quantity by quantity: runs both, compares, reports."""
 
 from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from obl_magic.errors import NotTheSame, UsageProblem
+from obl_magic.launch.one_run import Call, launch
+from obl_magic.options import RunOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,3 +181,28 @@ def _gap(one: float, other: float) -> float:
         return 0.0
     gap = abs(one - other)
     return math.inf if math.isnan(gap) else gap
+
+
+def compare(call: Call, options: RunOptions, steps: int) -> ParityReport:
+    """The parity report of a call; see :func:`obl_magic.verify`.
+
+    Args:
+        call: the function and what it is called with.
+        options: of the run on several ranks.
+        steps: optimizer steps to compare.
+
+    Raises:
+        UsageProblem: there is nothing to compare.
+    """
+    if options.workers is None or options.batch != "global":
+        raise UsageProblem(
+            "verify without workers or with per-worker batches", "workers and the global batch", "-w 2"
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UsageProblem(f"verify={steps!r}", "a number of steps, 1 or more", "--verify 3")
+    quietly = replace(options, quiet=True, background=False)
+    settings = replace(call.settings(options), stop_after=steps)
+    one = replace(quietly, workers=1, show_ranks="0")
+    single = launch(call, one, settings=settings, stand_by=options.workers == 1)
+    several = launch(call, quietly, settings=settings)
+    return report_of(single.value, several.value, options.workers, options.sync_batchnorm)

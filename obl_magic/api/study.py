@@ -10,25 +10,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from obl_magic.api.lineage import arguments_of, inherited
+from obl_magic.api.request import checked, checked_args
+from obl_magic.api.signatures import takes_options
 from obl_magic.capture import parameters
 from obl_magic.capture.function_source import read_cell
-from obl_magic.chain import Inherited, Source, arguments_of, inherited
-from obl_magic.conductor import Call
-from obl_magic.display.studies import StudyDisplay
+from obl_magic.display.study.view import StudyDisplay
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.options import PRUNERS, SAMPLERS
+from obl_magic.launch.one_run import Call
+from obl_magic.options import ABLATE, SEARCH, StudyOptions
 from obl_magic.payload.code_names import global_names
-from obl_magic.plan.ablation import Ablation
-from obl_magic.request import checked_args, checked_options, checked_settings, checked_verify, checked_whole
+from obl_magic.rundir.trust import refuse_foreign
 from obl_magic.specs import Asked as Component
 from obl_magic.specs import Domain, parse_components, parse_space, text_of
+from obl_magic.study.ablation_result import AblationResult
+from obl_magic.study.conductor import MakePlan, Wish, conduct, shared_job
+from obl_magic.study.find import open_results
 from obl_magic.study.holding import under_way
 from obl_magic.study.objective import Objective, checked_objective
-from obl_magic.study.results import AblationResult, Study, open_results
-from obl_magic.study_conductor import MakePlan, Wish, conduct, shared_job
-from obl_magic.trust import refuse_foreign
-from obl_magic.values import RESERVED, Captured, CellSource
+from obl_magic.study.plan.ablation import Ablation
+from obl_magic.study.search_result import Study
+from obl_magic.values import RESERVED, Captured, CellSource, Inherited
 from obl_magic.worker import execute
+from obl_magic.worker.ablation import apply
 from obl_magic.worker.report import Reporter
 
 TRIALS = 20
@@ -36,38 +40,18 @@ FUNCTIONS = {"feature": "dataset_fn", "layer": "model_fn", "model": "model_fn"}
 """From what which function returns a kind of component is taken."""
 
 
+@takes_options(SEARCH)
 def search(
     fn: Callable[..., Any],
     space: str | Mapping[str, Any] | None = None,
     *,
-    trials: int | None = None,
-    maximize: str | None = None,
-    minimize: str | None = None,
-    sampler: str | None = None,
-    pruner: str | None = None,
-    workers: int | None = None,
-    workers_per_trial: int = 1,
-    keep_weights: int = 1,
-    resume: str | None = None,
-    params: Source | None = None,
-    init_from: Source | None = None,
     args: Mapping[str, Any] | None = None,
-    engine: str = "auto",
-    batch: str = "global",
-    lr_scale: str = "none",
-    warmup_epochs: int = 0,
-    sync_batchnorm: bool = True,
-    verify: str = "auto",
-    seed: int | None = None,
-    timeout: float | None = None,
-    stall_timeout: float | None = None,
-    quiet: bool = False,
-    background: bool = False,
     provide: Mapping[str, Any] | None = None,
     namespace: Mapping[str, Any] | None = None,
     cells: Callable[[str], CellSource | None] = read_cell,
     display: StudyDisplay | None = None,
     out: str = "",
+    **options: Any,
 ) -> Study:
     """Searches the hyperparameters of an ordinary training function, unchanged.
 
@@ -77,19 +61,13 @@ def search(
     Args:
         fn: the function; see :func:`obl_magic.run`.
         space: what varies: ``"lr=log(1e-4,1e-1) units=int(16,128) act=choice('relu','tanh')"``, or a mapping.
-        trials: how many (default 20; those of the search that is resumed included).
-        maximize, minimize: the quantity to compare, one of them: a key of the returned dict, a reported metric's last
-            value, or ``value`` for a function that returns a bare number.
-        sampler: ``tpe`` (default), ``random``, ``grid``, ``cmaes``, ``gp`` or ``nsga2``; Optuna's.
-        pruner: ``none`` (default), ``median``, ``asha`` or ``hyperband``; Optuna's.
-        workers: ranks of all trials together; None: one trial after another in this process.
-        workers_per_trial: ranks of one trial. keep_weights: of how many trials, the best, weights are kept.
-        resume: an earlier search, by its id or its ``out``: go on with it; what is not said is as it was there.
-        params, init_from, args, engine, batch, lr_scale, warmup_epochs, sync_batchnorm, verify, stall_timeout, quiet,
-            provide, namespace, cells: as for :func:`obl_magic.run`, for each trial.
-        seed: base seed of the search; a trial's is ``seed + number``.
-        timeout: deadline for the whole search in seconds. background: return at once with a live study.
-        display: where to show it. out: the name it is known by later, beside its id.
+        args: arguments by name that all trials share.
+        provide: values for parameters without default.
+        namespace: the notebook's names.
+        cells: gives the cell behind a code object's file name.
+        display: where to show it; by default the notebook or the terminal.
+        out: the name it is known by later, beside its id.
+        **options: see :mod:`obl_magic.options`.
 
     Returns:
         The study: ``.trials``, ``.best``, ``.optuna``.
@@ -99,43 +77,29 @@ def search(
         KeyboardInterrupt: it was interrupted; finished trials are kept (``error.study``), no process is left.
     """
     __tracebackhide__ = True
-    from obl_magic.plan.search import Search
+    from obl_magic.study.plan.search import Search  # it needs Optuna
 
-    earlier = _earlier(resume)
-    was: dict[str, Any] = earlier._manifest["asked"] if earlier else {}
-    space = was.get("space") if space is None else space
-    if maximize is None and minimize is None and earlier is not None:
-        maximize, minimize = (
-            (earlier.quantity, None) if earlier.direction == "maximize" else (None, earlier.quantity)
-        )
-    objective = checked_objective(maximize, minimize)
+    earlier = _earlier(options.get("resume"))
+    asked = checked(StudyOptions, SEARCH, {**options, **_as_before(earlier, options)})
+    objective = checked_objective(asked.maximize, asked.minimize)
     _refuse_another_quantity(objective, earlier)
+    space = earlier.record.asked.get("space") if space is None and earlier else space
     if space is None:
         raise UsageProblem(
             "a search without a space", "what varies", '--search "lr=log(1e-4,1e-1)" --trials 20'
         )
     domains = parse_space(space)
-    sampler = _one_of("sampler", sampler or was.get("sampler") or "tpe", SAMPLERS)
-    pruner = _one_of("pruner", pruner or was.get("pruner") or "none", PRUNERS)
-    trials = checked_whole("trials", was.get("trials", TRIALS) if trials is None else trials, 1)
-    keep_weights = checked_whole("keep_weights", keep_weights, 0)
-    settings = replace(
-        checked_settings(batch, lr_scale, warmup_epochs, sync_batchnorm, checked_verify(verify, steps=False)[0]),
-        keep_weights=keep_weights > 0, keep_weights_of=objective.quantity,
-        keep_largest=objective.direction == "maximize",
-    )  # fmt: skip
-    seed = was.get("seed") if seed is None else seed
-    options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
-    taken, before = _taken_again(earlier, params, init_from, namespace, args or ())
-    base = {**before, **taken.args, **checked_args(args)}
     _refuse_unknown(fn, domains)
+    taken = _taken_again(earlier, asked, namespace, args or ())
+    sampler, pruner, trials = asked.sampler or "tpe", asked.pruner or "none", asked.trials or TRIALS
+    pieces = tuple(text_of(domain) for domain in domains)
     wish = Wish(
-        call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
-        workers_per_trial=workers_per_trial, taken=taken,
-        out=out or (earlier._manifest["out"] if earlier else ""),
-        told={"sampler": sampler, "pruner": pruner, "trials": trials, "seed": options.seed,
-              "space": " ".join(text_of(domain) for domain in domains)},
-        pieces=tuple(text_of(domain) for domain in domains), judges=pruner != "none", keep_weights=keep_weights,
+        call=Call(fn, checked_args(args), provide, namespace, cells, taken), objective=objective, options=asked,
+        out=out or (earlier.record.out if earlier else ""),
+        told={
+            "sampler": sampler, "pruner": pruner, "trials": trials, "seed": asked.base_seed, "space": " ".join(pieces)
+        },
+        pieces=pieces, judges=pruner != "none", keep_weights=asked.keep_weights,
         varied=tuple(domain.name for domain in domains),
     )  # fmt: skip
 
@@ -146,40 +110,24 @@ def search(
             )
         return lambda folder, worlds: Search(
             domains, trials=trials, direction=objective.direction, sampler=sampler, pruner=pruner,
-            seed=options.seed, journal=folder.journal, study_name=folder.id, at_once=worlds,
+            seed=asked.base_seed, journal=folder.journal, study_name=folder.id, at_once=worlds,
         )  # fmt: skip
 
-    return conduct(Study, wish, plan, background, display, earlier)
+    return conduct(Study, wish, plan, display, earlier)
 
 
+@takes_options(ABLATE)
 def ablate(
     fn: Callable[..., Any],
     study: str | Mapping[str, Any],
     *,
-    maximize: str | None = None,
-    minimize: str | None = None,
-    repeats: int = 1,
-    workers: int | None = None,
-    workers_per_trial: int = 1,
-    params: Source | None = None,
-    init_from: Source | None = None,
     args: Mapping[str, Any] | None = None,
-    engine: str = "auto",
-    batch: str = "global",
-    lr_scale: str = "none",
-    warmup_epochs: int = 0,
-    sync_batchnorm: bool = True,
-    verify: str = "auto",
-    seed: int | None = None,
-    timeout: float | None = None,
-    stall_timeout: float | None = None,
-    quiet: bool = False,
-    background: bool = False,
     provide: Mapping[str, Any] | None = None,
     namespace: Mapping[str, Any] | None = None,
     cells: Callable[[str], CellSource | None] = read_cell,
     display: StudyDisplay | None = None,
     out: str = "",
+    **options: Any,
 ) -> AblationResult:
     """Measures what parts of a training function are worth, by leaving out one at a time; the function is unchanged.
 
@@ -192,11 +140,13 @@ def ablate(
         fn: the function; see :func:`obl_magic.run`.
         study: what to leave out: ``"features=age,sex layers=conv2,dropout groups=block1_*"``, or a mapping; further
             kinds are ``models`` (other functions in place of ``model_fn``) and ``flags`` (parameters to be toggled).
-        maximize, minimize: the quantity to compare, as for :func:`search`.
-        repeats: how often each run is made, with other seeds.
-        workers, workers_per_trial, params, init_from, args, engine, batch, lr_scale, warmup_epochs, sync_batchnorm,
-            verify, seed, timeout, stall_timeout, quiet, background, provide, namespace, cells, display, out: as for
-            :func:`search`.
+        args: arguments by name that all runs share.
+        provide: values for parameters without default.
+        namespace: the notebook's names.
+        cells: gives the cell behind a code object's file name.
+        display: where to show it; by default the notebook or the terminal.
+        out: the name it is known by later, beside its id.
+        **options: see :mod:`obl_magic.options`.
 
     Returns:
         The result: ``.table``, and a chart of the differences.
@@ -206,39 +156,31 @@ def ablate(
         KeyboardInterrupt: it was interrupted; finished runs are kept (``error.study``), no process is left.
     """
     __tracebackhide__ = True
-    from obl_magic.worker import ablating
-
-    objective = checked_objective(maximize, minimize)
+    wanted = checked(StudyOptions, ABLATE, options)
+    objective = checked_objective(wanted.maximize, wanted.minimize)
     asked = parse_components(study)
-    repeats = checked_whole("repeats", repeats, 1)
-    if repeats > 1 and find_spec("scipy") is None:
+    if wanted.repeats > 1 and find_spec("scipy") is None:
         raise SetupProblem("repeats are compared by SciPy, which is missing", "python -m pip install scipy")
-    settings = checked_settings(
-        batch, lr_scale, warmup_epochs, sync_batchnorm, checked_verify(verify, steps=False)[0]
-    )
-    options = checked_options(workers, engine, settings, seed, timeout, stall_timeout, 0, "0", quiet)
-    taken = inherited(params, init_from, namespace)
-    base = {**taken.args, **checked_args(args)}
+    taken = inherited(wanted.params, wanted.init_from, namespace)
     names = namespace if namespace is not None else getattr(fn, "__globals__", {})
     models = _other_models(asked, {**names, **dict(provide or {})})
     wish = Wish(
-        call=Call(fn, base, provide, namespace, cells), objective=objective, options=options,
-        workers_per_trial=workers_per_trial, taken=taken, out=out,
-        told={"repeats": repeats, "seed": options.seed}, pieces=_as_written(asked),
-        ablates=True, models=models, repeats=repeats,
+        call=Call(fn, checked_args(args), provide, namespace, cells, taken), objective=objective, options=wanted,
+        out=out, told={"repeats": wanted.repeats, "seed": wanted.base_seed}, pieces=_as_written(asked),
+        ablates=True, models=models,
     )  # fmt: skip
 
     def plan(captured: Captured) -> MakePlan:
         arguments = execute.arguments_for(
             captured.provided_values, shared_job(wish, captured, Path()), fn, _unheard()
         )
-        seen = ablating.rehearse(fn, arguments, _needed(asked, fn, arguments))
+        seen = apply.rehearse(fn, arguments, _needed(asked, fn, arguments))
         usual = arguments.get("model_fn", names.get("model_fn"))
         known = {**models, **({"model_fn": usual} if callable(usual) else {})}
-        components = ablating.resolve(asked, seen, fn, known, skip=wish.passed_over)
-        return lambda folder, worlds: Ablation(components, repeats, options.seed)
+        components = apply.resolve(asked, seen, fn, known, skip=wish.passed_over)
+        return lambda folder, worlds: Ablation(components, wanted.repeats, wanted.base_seed)
 
-    return conduct(AblationResult, wish, plan, background, display)
+    return conduct(AblationResult, wish, plan, display)
 
 
 def _unheard() -> Reporter:
@@ -262,23 +204,31 @@ def _earlier(resume: str | None) -> Study | None:
         raise UsageProblem(f"resume={resume} (an ablation)", "a search", "run the ablation again")
     if found.status == "running":
         raise under_way(resume)
-    refuse_foreign(found._folder.path, f"resume={resume}", f"copy it: cp -r {found._folder.path} COPY")
+    refuse_foreign(found.dir, f"resume={resume}", f"copy it: cp -r {found.dir} COPY")
     return found
 
 
-def _taken_again(
-    earlier: Study | None, params: Source | None, init_from: Source | None, namespace: Mapping[str, Any] | None,
-    given: Collection[str],
-) -> tuple[Inherited, dict[str, Any]]:  # fmt: skip
-    """What is taken from earlier runs, and the arguments of the search that goes on: as before, if nothing is said."""
+def _as_before(earlier: Study | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the search that goes on, as far as nothing else is said."""
     if earlier is None:
-        return inherited(params, init_from, namespace), {}
-    lineage: dict[str, dict[str, Any]] = earlier._manifest.get("lineage") or {}
+        return {}
+    was = {name: earlier.record.asked.get(name) for name in ("trials", "sampler", "pruner", "seed")}
+    if given.get("maximize") is None and given.get("minimize") is None:
+        was[earlier.direction] = earlier.quantity
+    return {name: value for name, value in was.items() if given.get(name) is None}
+
+
+def _taken_again(
+    earlier: Study | None, asked: StudyOptions, namespace: Mapping[str, Any] | None, given: Collection[str]
+) -> Inherited:
+    """What is taken from earlier runs; arguments of a search that goes on are as before, if nothing is said."""
+    lineage = earlier.record.lineage if earlier else {}
+    init_from = asked.init_from
     if init_from is None and "weights" in lineage:
         init_from = lineage["weights"]["run"]
-    taken = inherited(params, init_from, namespace)
-    before = arguments_of(earlier.id, earlier._manifest, given)
-    return replace(taken, lineage={**lineage, **taken.lineage}), before
+    taken = inherited(asked.params, init_from, namespace)
+    before = arguments_of(earlier.record, given) if earlier else {}
+    return replace(taken, args={**before, **taken.args}, lineage={**lineage, **taken.lineage})
 
 
 def _refuse_another_quantity(objective: Objective, earlier: Study | None) -> None:
@@ -289,12 +239,6 @@ def _refuse_another_quantity(objective: Objective, earlier: Study | None) -> Non
             f"{earlier.quantity}, with which this search began",
             f"--{earlier.direction} {earlier.quantity}, or search anew",
         )
-
-
-def _one_of(what: str, name: str, names: Sequence[str]) -> str:
-    if name not in names:
-        raise UsageProblem(f"{what} {name!r}", f"one of {', '.join(names)}", f"--{what} {names[0]}")
-    return name
 
 
 def _refuse_unknown(fn: Callable[..., Any], domains: Sequence[Domain]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from obl_magic.display.base import Display, Header
-from obl_magic.display.studies import StudyDisplay, StudyHeader, StudyState
+from obl_magic.display.run.view import Display
+from obl_magic.display.study.view import StudyDisplay, StudyState
 from obl_magic.events.fold import MetricRow, RunState
+from obl_magic.rundir.record import RunRecord, StudyRecord
 
 
 def showing() -> Display:
@@ -16,7 +17,7 @@ def showing() -> Display:
 
     if in_notebook():
         return NotebookDisplay()
-    from obl_magic.display.text import TextDisplay
+    from obl_magic.display.run.text import TextDisplay
 
     return TextDisplay()
 
@@ -26,10 +27,10 @@ def showing_study() -> StudyDisplay:
     from obl_magic.display.notebook import in_notebook
 
     if in_notebook():
-        from obl_magic.display.studies_notebook import NotebookStudyDisplay
+        from obl_magic.display.study.notebook import NotebookStudyDisplay
 
         return NotebookStudyDisplay()
-    from obl_magic.display.studies_text import TextStudyDisplay
+    from obl_magic.display.study.text import TextStudyDisplay
 
     return TextStudyDisplay()
 
@@ -48,10 +49,10 @@ def keeps_worlds_ready() -> bool:
     return in_notebook()
 
 
-def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> None:
+def show_still(header: RunRecord, state: RunState, rows: Sequence[MetricRow]) -> None:
     """Shows a run as it is now, once."""
     from obl_magic.display.notebook import in_notebook, publish, still_bundle
-    from obl_magic.display.text import summary
+    from obl_magic.display.run.text import summary
 
     if in_notebook():
         publish(still_bundle(header, state, rows, None))
@@ -59,13 +60,13 @@ def show_still(header: Header, state: RunState, rows: Sequence[MetricRow]) -> No
         sys.stdout.write(summary(header, state, rows) + "\n")
 
 
-def show_study(header: StudyHeader, state: StudyState) -> None:
+def show_study(header: StudyRecord, state: StudyState) -> None:
     """Shows a study as it is now, once."""
     from obl_magic.display.notebook import in_notebook, publish
-    from obl_magic.display.studies_text import study_summary
+    from obl_magic.display.study.text import study_summary
 
     if in_notebook():
-        from obl_magic.display.studies_notebook import study_still
+        from obl_magic.display.study.notebook import study_still
 
         publish(study_still(header, state))
     else:

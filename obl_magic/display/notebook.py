@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from obl_magic.display.base import Header, Lines, Pace, View, view
-from obl_magic.display.html import panel_html, still_html
-from obl_magic.display.text import status_line, summary
+from obl_magic.display.run.html import panel_html, still_html
+from obl_magic.display.run.text import status_line, summary
+from obl_magic.display.run.view import Lines, Pace, View, view
 from obl_magic.events.fold import MetricRow, RunState, empty
+from obl_magic.rundir.record import RunRecord
 
 __all__ = ["NotebookDisplay", "in_notebook", "still_html"]
 
@@ -50,11 +51,11 @@ class NotebookDisplay:
         self._show = show
         self._pace = Pace()
         self._lines = {"stdout": Lines(), "stderr": Lines()}
-        self._header: Header | None = None
+        self._header: RunRecord | None = None
         self._handle: Handle | None = None
         self._shown: View | None = None
 
-    def begin(self, header: Header) -> None:
+    def begin(self, header: RunRecord) -> None:
         """Shows the panel."""
         self._header = header
         self._shown = view(header, empty(), header.started_s)
@@ -98,7 +99,9 @@ def panel_bundle(shown: View) -> Bundle:
     return {"text/html": panel_html(shown), "text/plain": status_line(shown)}
 
 
-def still_bundle(header: Header, state: RunState, rows: Sequence[MetricRow], now_s: float | None) -> Bundle:
+def still_bundle(
+    header: RunRecord, state: RunState, rows: Sequence[MetricRow], now_s: float | None
+) -> Bundle:
     """The still for a frontend with HTML, and for one without."""
     return {
         "text/html": still_html(header, state, rows, now_s),

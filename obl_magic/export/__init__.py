@@ -19,7 +19,7 @@ from obl_magic.export.found import job_of
 from obl_magic.export.script import Call, script_of
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, buffers_of
-from obl_magic.runs import Run
+from obl_magic.runs.run import Run
 from obl_magic.values import Job
 
 
@@ -77,7 +77,7 @@ def export(
     job, anew = job_of(run, namespace or {})
     with _modules_as_found(job):
         function, provided = payload.loads(job.payload, job.buffers)
-        shown: Any = run._manifest["options"]["show_ranks"]
+        shown = run.record.options.get("show_ranks")
         job = replace(job, args={name: hidden(name, value) for name, value in job.args.items()})
         call = Call(run.id, job, function, provided, run.workers or 1, tuple(shown or ()))
         text = script_of(call, script.name)

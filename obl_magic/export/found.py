@@ -12,10 +12,10 @@ from typing import Any
 
 from obl_magic import payload
 from obl_magic.capture import capture
-from obl_magic.doctor import choose_engine
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.jobs import JOBS
-from obl_magic.runs import Run
+from obl_magic.runs.jobs import JOBS
+from obl_magic.runs.run import Run
+from obl_magic.setup.doctor import choose_engine
 from obl_magic.values import Job, Settings
 
 LARGE_BYTES = 1_000_000
@@ -34,9 +34,9 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     Raises:
         UsageProblem: the notebook does not have it as it was.
     """
-    run._refuse_foreign("the record")
+    run.refuse_foreign("the record")
     _refuse_ablated(run)
-    study = run._manifest.get("study")
+    study = run.record.study
     kept, changes = JOBS.of(study or run.id), JOBS.of(run.id) if study else None
     if kept is None or (study and changes is None):
         return _captured_anew(run, namespace), True
@@ -48,7 +48,7 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
 
 def _refuse_ablated(run: Run) -> None:
     """Refuses by the run's record, which is there when its job is not: captured anew, nothing would be left out."""
-    if left_out := run._manifest.get("component"):
+    if left_out := run.record.component:
         raise UsageProblem(
             f"export of {run.id}, which left out {left_out}",
             "a run of the function as it is: a script leaves nothing out",
@@ -57,7 +57,7 @@ def _refuse_ablated(run: Run) -> None:
 
 
 def _captured_anew(run: Run, namespace: Mapping[str, Any]) -> Job:
-    name = run._manifest["function"]
+    name = run.record.function
     function = namespace.get(name)
     if not isinstance(function, FunctionType):
         raise _gone(run, f"and no function {name} is here")
@@ -65,7 +65,7 @@ def _captured_anew(run: Run, namespace: Mapping[str, Any]) -> Job:
     captured = capture(function, namespace=namespace, args=args)
     if captured.digest != run.digest:
         raise _gone(run, f"and {name} has changed since")
-    then = {each["path"]: each["size_bytes"] for each in run._manifest["captured"]}
+    then = {each["path"]: each["size_bytes"] for each in run.record.captured}
     now = {each.path: each.size_bytes for each in captured.names}
     changed = [path for path, size in then.items() if size >= LARGE_BYTES and now.get(path) != size]
     if changed:
@@ -92,14 +92,14 @@ def _gone(run: Run, why: str) -> UsageProblem:
 
 def _settings(run: Run) -> Settings:
     """How its ranks made Keras oblivious, without what belongs to one run."""
-    told = run._manifest["options"]["settings"]
+    told = run.record.settings
     kept = ("batch", "lr_scale", "warmup_epochs", "sync_batchnorm", "prove", "init_from")
     return Settings(**{name: told[name] for name in kept if name in told})
 
 
 def _arguments(run: Run) -> dict[str, Any]:
     found = {}
-    for name, text in run._manifest["arguments"].items():
+    for name, text in run.record.arguments.items():
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -55,8 +55,8 @@ def script_of(call: Call, file: str) -> Script:
     head = [
         _docstring(call, file, needs, needs_payload),
         "from __future__ import annotations" if any(map(plain.annotates, definitions)) else "",
-        "import obl_magic.standalone",
-        f"obl_magic.standalone.prepare(engine={job.engine!r})  # before any framework is imported",
+        "import obl_magic.export.standalone",
+        f"obl_magic.export.standalone.prepare(engine={job.engine!r})  # before any framework is imported",
         "\n".join(around.imports),
         "\n".join(around.constants),
     ]
@@ -121,7 +121,7 @@ def _call(
         *([('init_from=f"{__file__}.npz",', "initial weights, beside it")] if ours.init_from else []),
         *([(f"show_ranks={call.show_ranks!r},", "")] if call.show_ranks != (0,) else []),
     ]
-    head = 'if __name__ == "__main__":\n    obl_magic.standalone.run(\n'
+    head = 'if __name__ == "__main__":\n    obl_magic.export.standalone.run(\n'
     return (
         head + "".join(f"        {code}{'  # ' + said if said else ''}\n" for code, said in lines) + "    )"
     )

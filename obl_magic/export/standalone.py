@@ -21,7 +21,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import HIDDEN, Job, Settings
 from obl_magic.worker import execute, ranks, tracebacks
 from obl_magic.worker.report import Reporter
-from obl_magic.world import mpi
+from obl_magic.world.launchers import openmpi
 
 PRINTED = 2000
 """Characters up to which a returned value is printed rather than saved."""
@@ -38,8 +38,12 @@ def prepare(engine: str) -> None:
     me = ranks.identify()
     if me.size > 1 and "OBLIVIOUS_THREADS" not in os.environ:
         flavour = "mpich" if "PMI_RANK" in os.environ else "openmpi"
-        env = mpi.environment(
-            mpi.Mpi(flavour, "", 0, ""), os.environ, ranks=me.local_size, cores=mpi.cores(), engine=engine
+        env = openmpi.environment(
+            openmpi.Mpi(flavour, "", 0, ""),
+            os.environ,
+            ranks=me.local_size,
+            cores=openmpi.cores(),
+            engine=engine,
         )
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
     ranks.pin_gpu(me)
@@ -193,7 +197,7 @@ def _told(value: Any, file: Path) -> str:
         files.save(value, RunDir.at(file.parent), file)
     except Exception as error:  # a __reduce__ may raise anything
         return f"returned a {kind}, which cannot be saved: {' '.join(str(error).split())}\n"
-    return f"returned a {kind}, saved in {file.name}; to have it: obl_magic.standalone.load({str(file)!r})\n"
+    return f"returned a {kind}, saved in {file.name}; to have it: obl_magic.export.standalone.load({str(file)!r})\n"
 
 
 def _is_text(value: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from obl_magic.errors import UsageProblem
 from obl_magic.events.fold import RunState
 from obl_magic.values import Captured
-from obl_magic.worker.frameworks import uses_keras
+from obl_magic.worker.on_import import uses_keras
 from obl_magic.world.free_memory import available_bytes
 from obl_magic.world.standby import STANDBY
 
@@ -19,7 +19,7 @@ KERAS_BYTES = 295 * 2**20
 GB = 10**9
 
 
-class Room:
+class Headroom:
     """Knows what ranks take, and which worlds the user wants although they may not fit."""
 
     def __init__(self) -> None:
@@ -60,5 +60,5 @@ class Room:
         )
 
 
-ROOM = Room()
+HEADROOM = Headroom()
 """This process's."""

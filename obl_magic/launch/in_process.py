@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from obl_magic.display.base import Display
+from obl_magic.display.run.view import Display
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Result, Started
-from obl_magic.interrupts import interrupts_held
+from obl_magic.launch.interrupts import interrupts_held
 from obl_magic.library_settings.generators import GLOBAL_RANDOM_SEED, GLOBAL_SEED_GENERATOR
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
-from obl_magic.runs import Ledger, Run, epoch_rows
+from obl_magic.runs.run import Ledger, Run, epoch_rows
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
 from obl_magic.worker.report import Pruned, Reporter
@@ -61,7 +61,7 @@ def run(
             raise KeyboardInterrupt
         with _recorded(emit), _random_state_kept():
             value = execute.call_here(fn, captured.provided_values, job, reporter, models)
-        here._keep_value(value)
+        here.keep_value(value)
         emit(_written(value, ledger.folder, reporter))
         status = "succeeded"
     except Pruned:
@@ -69,7 +69,7 @@ def run(
         raise
     except KeyboardInterrupt as error:
         status, said = "interrupted", "interrupted"
-        here._keep_value(reporter.model)
+        here.keep_value(reporter.model)
         _keep(error, here)
         raise
     except BaseException as error:
@@ -96,7 +96,7 @@ def _written(value: Any, folder: RunDir, reporter: Reporter) -> Result:
 
 
 def _keep(error: BaseException, here: Run) -> None:
-    here._keep_error(error)
+    here.keep_error(error)
     error.run = here  # type: ignore[attr-defined]
 
 

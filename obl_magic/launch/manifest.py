@@ -14,43 +14,65 @@ from typing import Any
 from obl_magic import payload
 from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.capture.credentials import as_text
-from obl_magic.display.base import Header
-from obl_magic.kernel_process import this_process
-from obl_magic.rundir import FORMAT, RunDir
-from obl_magic.values import HIDDEN, LR_SCALES, Captured, Options
-from obl_magic.world import mpi
+from obl_magic.options import RunOptions
+from obl_magic.rundir import RunDir
+from obl_magic.rundir.record import RunRecord
+from obl_magic.runs.owner import this_process
+from obl_magic.values import HIDDEN, LR_SCALES, Captured, Settings
+from obl_magic.world.launchers.openmpi import cores
 
 LARGE_BYTES = 100_000_000
+PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")
 
 
-def header_of(
+def record_of(
     captured: Captured,
-    options: Options,
-    arguments: Mapping[str, str],
+    options: RunOptions,
+    settings: Settings,
+    arguments: dict[str, str],
     engine: str,
     reason: str,
     folder: RunDir,
-) -> Header:
-    """What is known of a run before its first event; ``arguments`` as :func:`in_words` tells them."""
-    return Header(
-        run_id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
-        engine_reason=reason, batch=options.settings.batch, cores=mpi.cores(), started_s=time.time(),
-        lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path),
+    capture_s: float,
+    lineage: Mapping[str, Any],
+) -> RunRecord:
+    """What ran, with what, where, and what it drags along, before its first event.
+
+    Args:
+        captured: its function.
+        options: how it was asked for.
+        settings: how its ranks make Keras oblivious.
+        arguments: as :func:`in_words` tells them.
+        engine: already decided.
+        reason: why this one, or "".
+        folder: of the run.
+        capture_s: seconds that the capture took.
+        lineage: where parameters and weights come from.
+    """
+    return RunRecord(
+        id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
+        engine_reason=reason, batch=options.batch, cores=cores(), started_s=time.time(),
+        lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path), seed=options.base_seed,
+        arguments=arguments, provided=captured.provided, options=options.record, settings=asdict(settings),
+        settings_carried={each.library: each.told for each in captured.library_settings if each.told},
+        generators_carried={} if options.seeded else captured.generators.told,
+        captured=tuple(asdict(name) for name in captured.names), capture_s=capture_s, environment=_environment(),
+        kernel=this_process(), lineage=dict(lineage),
     )  # fmt: skip
 
 
-def _remarks(captured: Captured, options: Options, arguments: Mapping[str, str]) -> list[str]:
+def _remarks(captured: Captured, options: RunOptions, arguments: Mapping[str, str]) -> list[str]:
     """What the user should know before the ranks start."""
     said = []
-    settings, size = options.settings, options.workers or 1
-    if settings.batch == "per-worker":
-        factor = LR_SCALES[settings.lr_scale](size)
-        rate = "" if settings.lr_scale == "none" else f", learning rate x {factor:.3g}"
-        warm = f" after {settings.warmup_epochs} epochs of warm-up" if settings.warmup_epochs else ""
+    size = options.workers or 1
+    if options.batch == "per-worker":
+        factor = LR_SCALES[options.lr_scale](size)
+        rate = "" if options.lr_scale == "none" else f", learning rate x {factor:.3g}"
+        warm = f" after {options.warmup_epochs} epochs of warm-up" if options.warmup_epochs else ""
         said.append(f"per-worker batches: the global batch is {size} x the code's{rate}{warm}")
-    if options.workers is not None and options.workers > mpi.cores():
+    if options.workers is not None and options.workers > cores():
         said.append(
-            f"oversubscribed: {options.workers} ranks on {mpi.cores()} cores; correct, but slower than it could be"
+            f"oversubscribed: {options.workers} ranks on {cores()} cores; correct, but slower than it could be"
         )
     if options.workers is not None:
         for name in captured.names:
@@ -78,36 +100,6 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def manifest_of(
-    captured: Captured, options: Options, arguments: dict[str, str], header: Header, capture_s: float
-) -> dict[str, Any]:
-    """The record of a run: what ran, with what, where, and what it drags along; for ``run.json``.
-
-    Args:
-        captured, options, header: of the run. arguments: as :func:`in_words` tells them. capture_s: how long it took.
-    """
-    return {
-        "format": FORMAT,
-        "id": header.run_id,
-        "function": captured.name,
-        "digest": captured.digest,
-        "workers": options.workers,
-        "engine": header.engine,
-        "engine_reason": header.engine_reason,
-        "arguments": arguments,
-        "provided": list(captured.provided),
-        "seed": options.seed,
-        "settings_carried": {each.library: each.told for each in captured.library_settings if each.told},
-        "generators_carried": {} if options.seeded else captured.generators.told,
-        "options": asdict(options),
-        "captured": [asdict(name) for name in captured.names],
-        "capture_s": capture_s,
-        "environment": _environment(),
-        "kernel": this_process(),
-        "header": asdict(header),
-    }
-
-
 def in_words(args: Mapping[str, Any]) -> dict[str, str]:
     """The ``repr`` of each argument, unless that would take megabytes or tell a credential."""
     words = {}
@@ -121,16 +113,7 @@ def in_words(args: Mapping[str, Any]) -> dict[str, str]:
 def _environment() -> dict[str, Any]:
     """Versions and the machine, never the values of environment variables."""
     versions = {}
-    for package in (
-        "obl_magic",
-        "tensorflow",
-        "tensorflow-cpu",
-        "keras",
-        "horovod",
-        "mpi4py",
-        "openmpi",
-        "numpy",
-    ):
+    for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -138,7 +121,6 @@ def _environment() -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cores": mpi.cores(),
         "cwd": str(Path.cwd()),
         "packages": versions,
     }

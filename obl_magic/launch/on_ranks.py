@@ -14,19 +14,19 @@ import threading
 import time
 from pathlib import Path
 
-from obl_magic.awake import Awake
-from obl_magic.display.base import Display
+from obl_magic.display.run.view import Display
 from obl_magic.errors import OblError, RunFailed
 from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restarted, Shown
-from obl_magic.interrupts import Presses
-from obl_magic.runs import Ledger, epoch_rows
-from obl_magic.threads import begin
-from obl_magic.values import Options
-from obl_magic.watched import Watched
-from obl_magic.world import mpi
+from obl_magic.launch.awake import Awake
+from obl_magic.launch.interrupts import Presses
+from obl_magic.launch.watch import Watched
+from obl_magic.options import RunOptions
+from obl_magic.runs.run import Ledger, epoch_rows
 from obl_magic.world.channel import Channel
+from obl_magic.world.launchers import openmpi
 from obl_magic.world.process import is_root
 from obl_magic.world.standby import STANDBY, Wanted
+from obl_magic.world.threads import begin
 
 SHOW_EVERY_S = 0.1
 
@@ -41,15 +41,15 @@ def wanted(ranks: int, engine: str, everyone: int | None = None) -> Wanted:
     Raises:
         SetupProblem: there is no MPI.
     """
-    launcher, cores = mpi.require(), mpi.cores()
+    launcher, cores = openmpi.require(), openmpi.cores()
     program = [
         sys.executable,
         "-P",
         "-m",
         "obl_magic.worker",
     ]  # a queue.py beside the notebook is not Python's
-    argv = mpi.command(launcher, ranks, program, cores=cores, root=is_root())
-    env = mpi.environment(launcher, os.environ, ranks=everyone or ranks, cores=cores, engine=engine)
+    argv = openmpi.command(launcher, ranks, program, cores=cores, root=is_root())
+    env = openmpi.environment(launcher, os.environ, ranks=everyone or ranks, cores=cores, engine=engine)
     return Wanted(tuple(argv), env, Path.cwd(), ranks, engine)
 
 
@@ -65,7 +65,7 @@ class LaunchedRun:
     def __init__(
         self,
         ledger: Ledger,
-        options: Options,
+        options: RunOptions,
         engine: str,
         shown: Display,
         stopping: Presses,
@@ -78,7 +78,7 @@ class LaunchedRun:
         self._done = threading.Event()
         self._held: object = None
         self._stand_by = stand_by
-        self._clock, self._deadline_s = Awake(), options.timeout_s
+        self._clock, self._deadline_s = Awake(), options.timeout
         ledger.listen(self._queue_text)
 
     def hold(self, run: object) -> None:
@@ -109,9 +109,7 @@ class LaunchedRun:
         """Brings up a world and gives it the job, to begin with or to go on from what the last one has kept."""
         want = wanted(self._ranks, self._engine)
         channel = STANDBY.take(want) or Channel(want.argv, want.env, want.cwd)
-        watched = Watched(
-            channel, self._ledger, self._options, self._ranks, self._stopping, self._clock, self._deadline_s
-        )
+        watched = Watched(channel, self._ledger, self._options, self._stopping, self._clock, self._deadline_s)
         channel.world.give(self._ledger.folder.job, goes_on)
         return watched
 
@@ -132,7 +130,7 @@ class LaunchedRun:
         self._shown.end(self._ledger.state, epoch_rows(self._ledger.rows), time.time())
 
     def _show(self) -> None:
-        many = len(self._options.show_ranks or ()) > 1
+        many = len(self._options.shown_ranks) > 1
         while True:
             try:
                 said = self._texts.get_nowait()
@@ -145,7 +143,7 @@ class LaunchedRun:
         self._shown.update(self._ledger.state, time.time())
 
     def _queue_text(self, event: Event) -> None:
-        if event.rank in (self._options.show_ranks or ()) and (
+        if event.rank in self._options.shown_ranks and (
             isinstance(event, Shown) or (isinstance(event, Log) and event.stream != STARTUP)
         ):
             self._texts.put(event)

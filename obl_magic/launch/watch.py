@@ -10,15 +10,15 @@ import os
 import threading
 import time
 
-from obl_magic import stall
-from obl_magic.awake import Awake
 from obl_magic.events.event import LAUNCHER, Event, Failed, Log, Note, Result
 from obl_magic.events.frames import Gap, Stray
-from obl_magic.failures import read_death
-from obl_magic.interrupts import Presses
-from obl_magic.room import ROOM
-from obl_magic.runs import Ledger
-from obl_magic.values import Options
+from obl_magic.launch import stall
+from obl_magic.launch.awake import Awake
+from obl_magic.launch.headroom import HEADROOM
+from obl_magic.launch.interrupts import Presses
+from obl_magic.options import RunOptions
+from obl_magic.runs.failures import read_death
+from obl_magic.runs.run import Ledger
 from obl_magic.worker.leaving import AT
 from obl_magic.world.channel import Channel, Piece
 
@@ -45,9 +45,12 @@ class Watched:
     """One job in one world.
 
     Args:
-        channel: the world; from now on it speaks to the ledger. ledger: of the run. options: of the run.
-        ranks: how many the world has. stopping: counts how often the user has asked for the end.
-        clock: by which the run is judged; made here if None. deadline_s: when it must be over, on that clock.
+        channel: the world; from now on it speaks to the ledger.
+        ledger: of the run.
+        options: of the run.
+        stopping: counts how often the user has asked for the end.
+        clock: by which the run is judged; made here if None.
+        deadline_s: when it must be over, on that clock.
         stays: the world outlives a job that ends well.
     """
 
@@ -55,19 +58,19 @@ class Watched:
         self,
         channel: Channel,
         ledger: Ledger,
-        options: Options,
-        ranks: int,
+        options: RunOptions,
         stopping: Presses,
         clock: Awake | None = None,
         deadline_s: float | None = None,
         stays: bool = False,
     ) -> None:
-        self._world, self._ledger, self._options, self._ranks = channel.world, ledger, options, ranks
+        self._world, self._ledger, self._options = channel.world, ledger, options
+        self._ranks = options.workers or 1
         self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
         self._turned = threading.Event()
         self._asked_to_stop = self._noted = self._ended_late = False
         self._clock = clock or Awake()
-        self._lookout = stall.Lookout(ranks, self._clock.now())
+        self._lookout = stall.Lookout(self._ranks, self._clock.now())
         self._looks_again_s = self._clock.now() + LOOKS_EVERY_S
         self._deserted_s: float | None = None
         ledger.listen(self._notice)
@@ -103,7 +106,7 @@ class Watched:
             self._world.stop()
             return "failed", f"obl_magic itself failed: {type(error).__name__}: {error}"
         finally:
-            ROOM.learn(self._ledger.state)
+            HEADROOM.learn(self._ledger.state)
 
     def _see_to_its_end(self) -> tuple[str, str]:
         failed_at: float | None = None
@@ -129,7 +132,7 @@ class Watched:
                     status, error = "interrupted", "interrupted"
                     break
             if self._deadline_s is not None and now > self._deadline_s:
-                status, error = "timed out", f"the run passed its timeout of {self._options.timeout_s:g} s"
+                status, error = "timed out", f"the run passed its timeout of {self._options.timeout:g} s"
                 break
             if stalled := self._stalled():
                 status, error = "stalled", stalled
@@ -205,7 +208,7 @@ class Watched:
     def _stalled(self) -> str:
         """Why the run is ended for want of progress; "" while it need not be."""
         state = self._ledger.state
-        limit, still = self._options.stall_timeout_s, self._lookout.still_s
+        limit, still = self._options.stall_timeout, self._lookout.still_s
         if not stall.is_up(state, self._ranks):
             limit = None if limit is None else max(limit, COMING_UP_S)
         if limit is not None and still > limit:

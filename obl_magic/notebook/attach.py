@@ -6,15 +6,17 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from obl_magic.display.base import Display
-from obl_magic.display.studies import StudyDisplay
+from obl_magic.display.choose import current_cell, show_still, show_study, showing, showing_study
+from obl_magic.display.run.view import Display
+from obl_magic.display.study.view import StudyDisplay
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import STARTUP, Event, Log
-from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import RunDir, existing, readable
-from obl_magic.runs import LIVE, Run, epoch_rows
-from obl_magic.show import current_cell, show_still, show_study, showing, showing_study
-from obl_magic.study.results import AblationResult, Study, open_results
+from obl_magic.runs.owner import is_gone
+from obl_magic.runs.run import LIVE, Run, epoch_rows
+from obl_magic.study.ablation_result import AblationResult
+from obl_magic.study.find import open_results
+from obl_magic.study.search_result import Study
 
 EARLIER_LINES = 20
 """How many of rank 0's last lines are shown of a run that is under way."""
@@ -35,15 +37,15 @@ def attach(name: str | None = None, display: Display | None = None) -> Run:
         UsageProblem: there is no such run, or none at all.
     """
     read = Run.open(_newest() if name is None else name)
-    events = read._ledger.catch_up()
+    events = read.ledger.catch_up()
     if read.status != "running":
-        show_still(read._header, read._ledger.state, epoch_rows(read._ledger.rows))
+        show_still(read.record, read.ledger.state, epoch_rows(read.ledger.rows))
     elif not _follow(read, events, display or showing()):
-        read = Run.open(read._ledger.folder)  # the interrupt may have come between reading and folding
+        read = Run.open(read.ledger.folder)  # the interrupt may have come between reading and folding
     found = LIVE.get(read.id) or read
     if read.status != "running":
         found.wait()  # what is on disk is known here a moment later
-    found._shown_in = current_cell()
+    found.shown_in = current_cell()
     return found
 
 
@@ -51,25 +53,25 @@ def attach_study(name: str, display: StudyDisplay | None = None) -> Study | Abla
     """As :func:`attach`, for a search or an ablation.
 
     Args:
-        name: the study, as for :func:`obl_magic.study.results.open_results`. display: where to show it.
+        name: the study, as for :func:`obl_magic.study.find.open_results`. display: where to show it.
 
     Raises:
         UsageProblem: there is no such study.
     """
     study = open_results(name)
     if study.status != "running":
-        show_study(study._header, study._shown())
+        show_study(study.record, study.shown())
     else:
         shown = display or showing_study()
-        shown.begin(study._header)
+        shown.begin(study.record)
         try:
             while study.status == "running":
-                shown.update(study._shown())
+                shown.update(study.shown())
                 time.sleep(SHOW_EVERY_S)
-            shown.end(study._shown())
+            shown.end(study.shown())
         except KeyboardInterrupt:  # detaches
-            shown.end(study._shown())
-    study._shown_in = current_cell()
+            shown.end(study.shown())
+    study.shown_in = current_cell()
     return study
 
 
@@ -90,15 +92,16 @@ def _newest() -> RunDir:
 
 def _is_left_alone(folder: RunDir) -> bool:
     """Whether nobody can be running it any more; known without reading its events."""
-    return is_gone(readable(folder).get("kernel"), folder.logs)
+    record = readable(folder)
+    return is_gone(record.kernel if record else None, folder.logs)
 
 
 def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:
     """Shows a run from now on, until it has ended or the user interrupts; whether it has ended."""
-    ledger, ranks = run._ledger, tuple(run._manifest["options"]["show_ranks"] or ())
+    ledger, ranks = run.ledger, tuple(run.record.options.get("show_ranks") or ())
     many, open_line = len(ranks) > 1, False
     try:
-        shown.begin(run._header)
+        shown.begin(run.record)
         for log in _last_lines(before):
             shown.text(log.rank, log.stream, log.text, many)
             open_line = not log.text.endswith("\n")

@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.options import ENGINES, misplaced
+from obl_magic.notebook.options import misplaced
+from obl_magic.options import ENGINES
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
+from obl_magic.rundir.record import RunRecord
 
 WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor")
 _WHEN = "%Y-%m-%d %H:%M:%S"
@@ -102,28 +104,27 @@ def _when_of(stamp: str) -> str:
 
 
 def _row_of_a_run(folder: Any) -> dict[str, Any]:
-    from obl_magic.runs import glance
+    from obl_magic.runs.run import glance
 
     told, (status, total_s) = folder.record(), glance(folder)
     return {
-        "run": folder.id, "function": told["function"], "status": status,
-        "workers": told["workers"] or "here", "engine": told["engine"], "total_s": total_s,
-        "started": _when(told["header"]["started_s"]), "digest": told["digest"][:12],
+        "run": folder.id, "function": told.function, "status": status,
+        "workers": told.workers or "here", "engine": told.engine, "total_s": total_s,
+        "started": _when(told.started_s), "digest": told.digest[:12],
         "from": _origin(told),
     }  # fmt: skip
 
 
 def _row_of_a_study(folder: Any) -> dict[str, Any]:
-    from obl_magic.study.results import open_results
+    from obl_magic.study.find import open_results
 
     study = open_results(folder)
-    told = study._manifest
-    ended_s, began_s = told.get("ended_s"), told["header"]["started_s"]
-    engine = told["header"]["engine"] or ("alone" if told["workers"] else "inline")
+    told = study.record
+    engine = told.engine or ("alone" if told.workers else "inline")
     return {
-        "run": study.id, "function": f"{told['function']} ({study.kind}, {len(study._all)} trials)",
-        "status": study.status, "workers": told["workers"] or "here", "engine": engine,
-        "total_s": ended_s - began_s if ended_s else None, "started": _when(told["began_s"]),
+        "run": study.id, "function": f"{told.function} ({study.kind}, {len(study.ended_trials)} trials)",
+        "status": study.status, "workers": told.workers or "here", "engine": engine,
+        "total_s": told.ended_s - told.started_s if told.ended_s else None, "started": _when(told.began_s),
         "digest": study.digest[:12], "from": _origin(told),
     }  # fmt: skip
 
@@ -132,17 +133,17 @@ def _when(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s).strftime(_WHEN)
 
 
-def _origin(manifest: Mapping[str, Any]) -> str:
+def _origin(record: RunRecord) -> str:
     """Which run gave a run its parameters and its weights; a trial's id begins with its search's."""
     given: dict[str, list[str]] = {}
-    for what, source in (manifest.get("lineage") or {}).items():
+    for what, source in record.lineage.items():
         given.setdefault(str(source["run"] or "a dict"), []).append(what)
     return "; ".join(f"{' + '.join(whats)}: {run}" for run, whats in given.items())
 
 
 def doctor_table() -> Table:
     """What works here, and what mends the rest."""
-    from obl_magic import doctor
+    from obl_magic.setup import doctor
 
     checks = doctor.examine()
     return Table(doctor.table_text(checks), doctor.table_html(checks))
@@ -150,7 +151,7 @@ def doctor_table() -> Table:
 
 def stop(name: str | None) -> Any:
     """Stops a live run: the named one, or the only one."""
-    from obl_magic.runs import LIVE
+    from obl_magic.runs.run import LIVE
 
     running = {run_id: run for run_id, run in LIVE.items() if run.status == "running"}
     if name is None and len(running) == 1:
@@ -170,9 +171,9 @@ def stop(name: str | None) -> Any:
 
 def attach(rest: Sequence[str]) -> Any:
     """Shows a run or a study again: the named one, the newest run under way, or the newest."""
-    from obl_magic.attach import attach as show_again
-    from obl_magic.attach import attach_study
-    from obl_magic.study.results import is_study
+    from obl_magic.notebook.attach import attach as show_again
+    from obl_magic.notebook.attach import attach_study
+    from obl_magic.study.find import is_study
 
     if len(rest) > 1:
         raise UsageProblem("%oblivious attach " + " ".join(rest), "one run", "%oblivious attach RUN")
@@ -198,7 +199,7 @@ def prune(rest: Sequence[str], keep: int | None, older_days: float | None, dry_r
     Raises:
         UsageProblem: it is not said what stays. SetupProblem: a folder cannot be removed.
     """
-    from obl_magic.prune import prunable, remove, told
+    from obl_magic.notebook.prune import prunable, remove, told
 
     if rest:
         raise UsageProblem(
@@ -236,8 +237,8 @@ def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:
     if workers is None:
         waiting = STANDBY.ranks
         return f"{waiting} rank{'s' if waiting > 1 else ''} stand by" if waiting else "no world stands by"
-    from obl_magic.doctor import choose_engine
-    from obl_magic.launched import wanted
+    from obl_magic.launch.on_ranks import wanted
+    from obl_magic.setup.doctor import choose_engine
 
     STANDBY.allowed = True
     chosen = choose_engine(engine).engine
@@ -325,7 +326,7 @@ def spec_of(what: str, text: str | None, name: str | None, names: Mapping[str, A
 
 
 def _resumes_a_search(name: str | None) -> bool:
-    from obl_magic.study.results import is_study
+    from obl_magic.study.find import is_study
 
     return name is not None and is_study(name)
 
@@ -343,7 +344,7 @@ def check_before_the_cell(workers: int | None, engine: str) -> None:
 
 
 def _logs(rest: Sequence[str], rank: int) -> str:
-    from obl_magic.runs import Run
+    from obl_magic.runs.run import Run
 
     if len(rest) != 1:
         raise UsageProblem(

@@ -13,16 +13,17 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
 
-from obl_magic import lines
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.options import OPTIONS, completions, given
+from obl_magic.notebook import commands
+from obl_magic.notebook.options import completions, given, typed
+from obl_magic.options import OPTIONS
 from obl_magic.values import CellSource
 
 
 def _all_options(magic: Any) -> Any:
     """A magic that takes every option of the table."""
     for option in reversed(OPTIONS):
-        names, told = option.typed([] if option.action == "append" else option.default)
+        names, told = typed(option, [] if option.action == "append" else option.default)
         magic = argument(*names, **told)(magic)
     return magic
 
@@ -68,7 +69,7 @@ class ObliviousMagics(Magics):
             options = _parse(self.oblivious.parser, line)
             options.line = line
             if cell is None and not options.function:
-                return lines.line_magic(
+                return commands.line_magic(
                     options.words, options.rank, self._shell.user_ns, options.workers, options.engine,
                     options.keep, options.older, options.dry_run,
                 )  # fmt: skip
@@ -101,11 +102,11 @@ class ObliviousMagics(Magics):
             )
         if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
             raise UsageProblem(f"--out {options.out}", "a Python name", "--out run")
-        arguments = dict(lines.argument_value(text) for text in options.arg)
+        arguments = dict(commands.argument_value(text) for text in options.arg)
         _refuse_await(cell or "")
         name = options.function or _last_function(cell or "")
-        kind = lines.kind_of(options)
-        lines.check_before_the_cell(options.workers, options.engine)
+        kind = commands.kind_of(options)
+        commands.check_before_the_cell(options.workers, options.engine)
         if cell is not None and cell.strip():
             _execute(self._shell, _as_typed(options.line, cell))
         function = self._shell.user_ns.get(name)
@@ -144,29 +145,25 @@ class ObliviousMagics(Magics):
 
 def _run(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.conductor import run
+    from obl_magic.api.run import run
 
-    return run(function, **{**given("run", options), **notebook})
+    return run(function, **given("run", options), **notebook)
 
 
 def _search(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.studies import search
+    from obl_magic.api.study import search
 
-    space = lines.spec_of("space", options.search, options.space, names)
-    return search(
-        function, space, out=options.out or "", **{**given("search", options, ["space"]), **notebook}
-    )
+    space = commands.spec_of("space", options.search, options.space, names)
+    return search(function, space, out=options.out or "", **given("search", options), **notebook)
 
 
 def _ablate(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.studies import ablate
+    from obl_magic.api.study import ablate
 
-    study = lines.spec_of("study", options.ablate, options.study, names)
-    return ablate(
-        function, study, out=options.out or "", **{**given("ablate", options, ["study"]), **notebook}
-    )
+    study = commands.spec_of("study", options.ablate, options.study, names)
+    return ablate(function, study, out=options.out or "", **given("ablate", options), **notebook)
 
 
 _CONDUCTS = {"run": _run, "search": _search, "ablate": _ablate}

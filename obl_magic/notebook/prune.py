@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from obl_magic.errors import OblError, SetupProblem, UsageProblem
 from obl_magic.rundir import RunDir, StudyDir, existing, existing_studies, readable
-from obl_magic.runs import glance
-from obl_magic.study.results import open_results
+from obl_magic.rundir.record import RunRecord
+from obl_magic.runs.run import glance
+from obl_magic.study.find import open_results
 
 DAY_S = 86_400.0
 
@@ -100,8 +100,8 @@ def _lives(folder: RunDir | StudyDir) -> bool:
     return status == "running"
 
 
-def _sources(manifest: Mapping[str, Any]) -> Iterator[str]:
-    for source in (manifest.get("lineage") or {}).values():
+def _sources(record: RunRecord | None) -> Iterator[str]:
+    for source in (record.lineage if record else {}).values():
         yield from filter(None, (source.get("run"), source.get("study")))
 
 

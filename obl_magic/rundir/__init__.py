@@ -18,11 +18,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from obl_magic import trust
 from obl_magic.errors import Damaged, SetupProblem
-
-FORMAT = 1
-"""Of a run's and a study's files; it stands in their records. A number is taken when older readers would misread."""
+from obl_magic.rundir import trust
+from obl_magic.rundir.record import RunRecord, StudyRecord
 
 
 def home(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Path:
@@ -81,11 +79,9 @@ class RunDir:
         """Arguments, options, environment, seed, digest, captured names (JSON)."""
         return self.path / "run.json"
 
-    def record(self) -> dict[str, Any]:
-        """What the manifest holds; see :func:`read_record`."""
-        return read_record(
-            self.manifest, ("function", "digest", "workers", "engine", "seed", "options", "header")
-        )
+    def record(self) -> RunRecord:
+        """What is known of the run; see :meth:`RunRecord.read`."""
+        return RunRecord.read(self.manifest)
 
     @property
     def logs(self) -> list[Path]:
@@ -216,9 +212,9 @@ class StudyDir:
         """What was asked for, and what became of it (JSON)."""
         return self.path / "study.json"
 
-    def record(self) -> dict[str, Any]:
-        """What the manifest holds; see :func:`read_record`."""
-        return read_record(self.manifest, ("function", "digest", "workers", "kind", "status", "header"))
+    def record(self) -> StudyRecord:
+        """What is known of the study; see :meth:`RunRecord.read`."""
+        return StudyRecord.read(self.manifest)
 
     @property
     def logs(self) -> list[Path]:
@@ -353,41 +349,12 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def readable(folder: RunDir | StudyDir) -> Mapping[str, Any]:
-    """What a record holds; nothing if it is damaged, which is named where the run or study is asked for."""
+def readable(folder: RunDir | StudyDir) -> RunRecord | StudyRecord | None:
+    """The record of a run or a study; None if it is damaged, which is named where the run or study is asked for."""
     try:
         return folder.record()
     except Damaged:
-        return {}
-
-
-def read_record(path: Path, needed: Iterable[str]) -> dict[str, Any]:
-    """What a JSON file of a run or a study holds.
-
-    Raises:
-        Damaged: it is, or another program or version wrote it; with its path and what it lacks.
-    """
-    try:
-        found = json.loads(path.read_text())
-        why = "no record" if not isinstance(found, dict) else ""
-    except OSError as error:
-        found, why = {}, error.strerror or str(error)
-    except ValueError:
-        found, why = {}, "no JSON" if path.stat().st_size else "empty"
-    if not why and (found.get("format", FORMAT) or 0) > FORMAT:
-        raise Damaged(
-            f"{path} of format {found['format']}, which a newer obl_magic has written",
-            f"format {FORMAT} or older",
-            "pip install --upgrade obl_magic, or read it where it was written",
-        )
-    missing = [name for name in needed if not why and name not in found]
-    if why or missing:
-        raise Damaged(
-            f"{path}, which is damaged ({why or f'without {missing[0]}'})",
-            "the record that a run writes when it begins",
-            f"rm -r {path.parent}, if nothing in it is wanted any more",
-        )
-    return dict(found)
+        return None
 
 
 def unwritable(path: Path, error: OSError) -> SetupProblem:

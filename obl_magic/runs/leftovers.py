@@ -7,8 +7,8 @@ from pathlib import Path
 
 from obl_magic import rundir
 from obl_magic.errors import Damaged
-from obl_magic.kernel_process import is_gone
 from obl_magic.rundir import StudyDir
+from obl_magic.runs.owner import is_gone
 
 
 def remove_leftovers(where: Path | None = None) -> None:
@@ -21,6 +21,6 @@ def remove_leftovers(where: Path | None = None) -> None:
         study = StudyDir(folder.path)
         owner = folder if folder.manifest.is_file() else study
         with contextlib.suppress(OSError, Damaged):
-            if is_gone(owner.record().get("kernel"), owner.logs):
+            if is_gone(owner.record().kernel, owner.logs):
                 for each in (*study.trials(), folder):  # a run has none
                     each.tidy()

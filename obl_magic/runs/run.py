@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from obl_magic.display.base import Header
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
 from obl_magic.events.fold import SINGLE_STEP, RunState, empty, fold_all
 from obl_magic.events.journal import Journal
 from obl_magic.events.log import Follower
 from obl_magic.events.table import NONE, MetricTable
-from obl_magic.failures import error_of
-from obl_magic.kernel_process import is_gone
 from obl_magic.payload import files
-from obl_magic.rundir import FORMAT, RunDir, existing, existing_studies, read_record, unwritable
-from obl_magic.trust import refuse_foreign
+from obl_magic.rundir import RunDir, existing, existing_studies, unwritable
+from obl_magic.rundir.record import FORMAT, RunRecord, damaged, read_json
+from obl_magic.rundir.trust import refuse_foreign
+from obl_magic.runs.failures import error_of
+from obl_magic.runs.owner import is_gone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,11 +180,11 @@ class Run:
         engine: the collectives that were used. dir: the run's folder.
     """
 
-    def __init__(self, ledger: Ledger, manifest: Mapping[str, Any], live: Any = None) -> None:
-        self._ledger, self._manifest, self._live = ledger, manifest, live
+    def __init__(self, ledger: Ledger, record: RunRecord, live: Any = None) -> None:
+        self.ledger, self.record, self._live = ledger, record, live
         self._values: dict[int, Any] = {}
         self._error: BaseException | None = None
-        self._shown_in: int | None = None
+        self.shown_in: int | None = None
         self._trusted = False
 
     @classmethod
@@ -201,36 +201,35 @@ class Run:
             UsageProblem: there is no such run, more than one, or its record is damaged.
         """
         folder = run if isinstance(run, RunDir) else _find(run)
-        manifest = folder.record()
-        found = cls(Ledger.of(folder, manifest.get("kernel")), manifest)
+        record = folder.record()
+        found = cls(Ledger.of(folder, record.kernel), record)
         found._trusted = trust
         return found
 
     @property
     def id(self) -> str:
-        return self._ledger.folder.id
+        return self.ledger.folder.id
 
     @property
     def dir(self) -> Path:
-        return self._ledger.folder.path
+        return self.ledger.folder.path
 
     @property
     def digest(self) -> str:
-        return str(self._manifest["digest"])
+        return self.record.digest
 
     @property
     def workers(self) -> int | None:
-        workers: int | None = self._manifest["workers"]
-        return workers
+        return self.record.workers
 
     @property
     def engine(self) -> str:
-        return str(self._manifest["engine"])
+        return self.record.engine
 
     @property
     def seed(self) -> int:
         """The base seed that all of the run's random numbers derive from."""
-        return int(self._manifest["seed"])
+        return self.record.seed
 
     @property
     def status(self) -> str:
@@ -260,7 +259,7 @@ class Run:
         import pandas as pd
 
         begun = self._state.started_s or 0.0
-        rows = self._ledger.rows.kept(lambda name: True)
+        rows = self.ledger.rows.kept(lambda name: True)
         columns: dict[str, Any] = {
             "time_s": np.array(rows.time_s) - begun,
             "rank": np.array(rows.ranks, "int64"),
@@ -274,8 +273,8 @@ class Run:
     def error(self) -> BaseException | None:
         """Why the run did not succeed: the worker's exception where it could travel; None if it did."""
         if self._error is None and self.status not in ("running", "succeeded", "pruned"):
-            self._refuse_foreign("the error")
-            self._error = error_of(self._state, self._ledger.folder)
+            self.refuse_foreign("the error")
+            self._error = error_of(self._state, self.ledger.folder)
             self._error.run = self  # type: ignore[attr-defined]
         return self._error
 
@@ -285,7 +284,7 @@ class Run:
         state, begun = self._state, self._state.started_s
         firsts = [r.first_step_s for r in state.ranks.values() if r.first_step_s is not None]
         return {
-            "capture_s": self._manifest.get("capture_s"),
+            "capture_s": self.record.capture_s,
             "launch_s": _since(begun, state.ready_s),
             "first_step_s": _since(begun, max(firsts, default=None)),
             "total_s": _since(begun, state.ended_s),
@@ -296,7 +295,7 @@ class Run:
         """What the function dragged along, largest first: ``path, type_name, size_bytes, secret``."""
         import pandas as pd
 
-        return pd.DataFrame(self._manifest["captured"], columns=["path", "type_name", "size_bytes", "secret"])
+        return pd.DataFrame(list(self.record.captured), columns=["path", "type_name", "size_bytes", "secret"])
 
     @property
     def notes(self) -> list[str]:
@@ -305,13 +304,13 @@ class Run:
 
     def logs(self, rank: int = 0) -> str:
         """Everything a rank printed (-1: the launcher), Python and C code alike."""
-        return self._ledger.folder.read_log(rank)
+        return self.ledger.folder.read_log(rank)
 
     def wait(self, timeout_s: float | None = None) -> Run:
         """Returns this run when it has ended, or after ``timeout_s`` seconds; ask :attr:`status` which."""
         if self._live is not None:
             self._live.wait(timeout_s)
-        elif self._ledger.is_read:
+        elif self.ledger.is_read:
             until = math.inf if timeout_s is None else time.monotonic() + timeout_s
             while self.status == "running" and (left_s := until - time.monotonic()) > 0:
                 time.sleep(min(LOOKS_EVERY_S, left_s))
@@ -325,8 +324,8 @@ class Run:
         """
         if self._live is not None:
             self._live.stop()
-        elif self._ledger.is_read and self.status == "running":
-            kernel = self._manifest["kernel"]
+        elif self.ledger.is_read and self.status == "running":
+            kernel = self.record.kernel or {"pid": "?", "host": "?"}
             raise UsageProblem(
                 f"stop of {self.id}, which the kernel with process id {kernel['pid']} on {kernel['host']} runs",
                 "a run of this kernel",
@@ -336,46 +335,41 @@ class Run:
     @property
     def _state(self) -> RunState:
         """The state as it is now, wherever the run is conducted."""
-        self._ledger.catch_up()
-        return self._ledger.state
+        self.ledger.catch_up()
+        return self.ledger.state
 
     def _value_of(self, rank: int) -> Any:
         if rank not in self._values:
             name = (self._state.results or {}).get(rank)
             if name:
-                self._refuse_foreign("the value")
+                self.refuse_foreign("the value")
             self._values[rank] = files.load(self.dir / name) if name else None
         return self._values[rank]
 
-    def _refuse_foreign(self, what: str) -> None:
+    def refuse_foreign(self, what: str) -> None:
         """Refuses what somebody else may have written, unless the run was opened with ``trust=True``."""
         if not self._trusted:
             refuse_foreign(self.dir, f"{what} of {self.id}")
 
-    def _keep_value(self, value: Any) -> None:
+    def keep_value(self, value: Any) -> None:
         self._values[0] = value
 
-    def _keep_error(self, error: BaseException) -> None:
+    def keep_error(self, error: BaseException) -> None:
         self._error = error
 
-    @property
-    def _header(self) -> Header:
-        header = dict(self._manifest["header"])
-        return Header(**{**header, "lines": tuple(header["lines"])})
-
     def __repr__(self) -> str:
-        from obl_magic.display.text import summary
+        from obl_magic.display.run.text import summary
 
-        return summary(self._header, self._state, epoch_rows(self._ledger.rows))
+        return summary(self.record, self._state, epoch_rows(self.ledger.rows))
 
     def _ipython_display_(self) -> None:
         """Shows the run as a still, but not a second time in the cell where its panel is."""
-        from obl_magic.show import current_cell, show_still
+        from obl_magic.display.choose import current_cell, show_still
 
-        here, self._shown_in = self._shown_in, None
+        here, self.shown_in = self.shown_in, None
         if here is not None and here == current_cell():
             return
-        show_still(self._header, self._state, epoch_rows(self._ledger.rows))
+        show_still(self.record, self._state, epoch_rows(self.ledger.rows))
 
 
 def glance(folder: RunDir) -> tuple[str, float | None]:
@@ -387,7 +381,10 @@ def glance(folder: RunDir) -> tuple[str, float | None]:
     if folder.id in LIVE or not folder.summary.is_file():
         run = LIVE.get(folder.id) or Run.open(folder)
         return run.status, run.timings["total_s"]
-    ended = read_record(folder.summary, ("status", "total_s"))
+    ended = read_json(folder.summary)
+    for name in ("status", "total_s"):
+        if name not in ended:
+            raise damaged(folder.summary, f"without {name}")
     return ended["status"], ended["total_s"]
 
 

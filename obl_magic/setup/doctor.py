@@ -16,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from obl_magic import install_horovod
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.options import ENGINES
+from obl_magic.setup import install_horovod
 
 if TYPE_CHECKING:
-    from obl_magic.world.mpi import Mpi
+    from obl_magic.world.launchers.openmpi import Mpi
 
 Status = Literal["ok", "missing", "wrong", "note"]
 Engine = Literal["horovod", "mpi"]
@@ -78,7 +78,7 @@ class Installed:
 
 def look(environ: Mapping[str, str] = os.environ) -> Installed:
     """Looks at what is installed, in some 20 ms."""
-    from obl_magic.world import mpi as launcher
+    from obl_magic.world.launchers import openmpi as launcher
 
     return Installed(
         tensorflow=install_horovod.tensorflow_version(),
@@ -191,7 +191,7 @@ def _keras() -> Check:
 
 def _seams(version: str) -> Check:
     """Whether Keras is as the ranks need it; asked in a process of its own, since this one imports no framework."""
-    asked = [sys.executable, "-P", "-m", "obl_magic.worker.keras.seams"]
+    asked = [sys.executable, "-P", "-m", "obl_magic.worker.frameworks.keras.seams"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=SEAMS_S, check=True)
         told = json.loads(done.stdout.splitlines()[-1])
@@ -288,7 +288,7 @@ def _gpus_by_smi(environ: Mapping[str, str]) -> int:
 
 
 def _cores(environ: Mapping[str, str]) -> Check:
-    from obl_magic.world import mpi as launcher
+    from obl_magic.world.launchers import openmpi as launcher
 
     cores = launcher.cores(environ)
     return Check("Cores", "note", f"{cores} for this process; more ranks than that work, sharing them")

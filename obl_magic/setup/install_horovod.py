@@ -120,7 +120,7 @@ def install(gpu: bool = False, force: bool = False, say: Callable[[str], None] =
     Raises:
         SetupProblem: something that the build needs is missing, or the build or its trial failed.
     """
-    from obl_magic.world import mpi as launcher
+    from obl_magic.world.launchers import openmpi as launcher
 
     tensorflow = require_tensorflow(gpu)
     mpi = launcher.require()
@@ -393,7 +393,7 @@ def verify(ranks: int = 2, timeout_s: float = VERIFY_TIMEOUT_S) -> None:
     Raises:
         SetupProblem: it failed or did not end in time; the sentence ends with its last lines.
     """
-    from obl_magic.world import mpi as launcher
+    from obl_magic.world.launchers import openmpi as launcher
 
     mpi = launcher.require()
     cores = launcher.cores()

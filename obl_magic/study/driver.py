@@ -8,35 +8,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from obl_magic.awake import Awake
 from obl_magic.capture.credentials import as_text
 from obl_magic.errors import SetupProblem
 from obl_magic.events.event import LAUNCHER, Launched
 from obl_magic.events.fold import RunState
-from obl_magic.interrupts import Presses
-from obl_magic.plan.base import Plan
+from obl_magic.launch.awake import Awake
+from obl_magic.launch.interrupts import Presses
 from obl_magic.rundir import StudyDir, unwritable
-from obl_magic.runs import Ledger, Run
+from obl_magic.rundir.record import RunRecord
+from obl_magic.runs.run import Ledger, Run
 from obl_magic.study.objective import Objective
+from obl_magic.study.plan.base import Plan
 from obl_magic.study.record import Records, TrialRecord, ranked
-from obl_magic.study.seats import Call, Seat
-from obl_magic.threads import begin
+from obl_magic.study.seats import Prepared, Seat
 from obl_magic.values import Job, Outcome, Trial
+from obl_magic.world.threads import begin
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Shared:
     """What all trials of a study have in common.
 
     Attributes:
-        folder: the study's. job: the one that all trials share. manifest: of a run, where a trial's does not differ.
-        objective: what is compared. judges: values on the way decide whether a trial goes on.
+        folder: the study's.
+        job: the one that all trials share.
+        record: of a run, where a trial's does not differ.
+        objective: what is compared.
+        judges: values on the way decide whether a trial goes on.
         keep_weights: of how many trials, the best, weights are kept.
     """
 
     folder: StudyDir
     job: Job
-    manifest: dict[str, Any]
+    record: RunRecord
     objective: Objective
     judges: bool = False
     keep_weights: int = 0
@@ -56,21 +60,21 @@ class Driver:
     """Conducts the trials of one study.
 
     Args:
-        asked: what they have in common. plan: says which there are. seats: where they run.
+        shared: what they have in common. plan: says which there are. seats: where they run.
         records: where they are written down. stopping: counts how often the user has asked for the end.
         timeout_s: when the study must be over, in seconds from now, or None.
     """
 
     def __init__(
         self,
-        asked: Asked,
+        shared: Shared,
         plan: Plan,
         seats: Sequence[Seat],
         records: Records,
         stopping: Presses,
         timeout_s: float | None = None,
     ) -> None:
-        self._asked, self._plan, self._seats, self._records = asked, plan, seats, records
+        self._shared, self._plan, self._seats, self._records = shared, plan, seats, records
         self._stopping, self._clock, self._timeout_s = stopping, Awake(), timeout_s
         self._may_hold = {record.number for record in records.all}
         self._lock = threading.Lock()
@@ -121,7 +125,7 @@ class Driver:
             self._stopping.press()
             raise
         except OSError as error:  # the plan writes, too
-            problem = unwritable(self._asked.folder.path, error)
+            problem = unwritable(self._shared.folder.path, error)
             problem.__cause__ = error
             self._cannot_go_on(problem)
         except BaseException as error:  # of ours, or of the plan's
@@ -170,33 +174,32 @@ class Driver:
         if call.run.status != "interrupted":  # that is none of the trial's, and it may be done again
             self._written_down(trial, call, number)
 
-    def _prepared(self, trial: Trial) -> Call:
-        folder = self._asked.folder.new_trial(trial.number)
-        shared = self._asked.job
+    def _prepared(self, trial: Trial) -> Prepared:
+        folder = self._shared.folder.new_trial(trial.number)
+        shared = self._shared
         changes: dict[str, Any] = {
-            "args": {**shared.args, **trial.args}, "seed": trial.seed, "run_dir": str(folder.path),
-            "component": trial.component, "quantity": self._asked.objective.quantity if self._asked.judges else "",
+            "args": {**shared.job.args, **trial.args}, "seed": trial.seed, "run_dir": str(folder.path),
+            "component": trial.component, "quantity": shared.objective.quantity if shared.judges else "",
         }  # fmt: skip
-        job = replace(shared, **changes)
+        job = replace(shared.job, **changes)
         ledger = Ledger(folder)
-        header = {**self._asked.manifest["header"], "run_id": folder.id, "started_s": time.time()}
-        manifest = {
-            **self._asked.manifest, "id": folder.id, "header": header, "seed": trial.seed,
-            "arguments": {name: as_text(name, value) for name, value in job.args.items()},
-            "study": self._asked.folder.id, "trial": trial.number, "params": trial.args, "repeat": trial.repeat,
-            "component": trial.component.name if trial.component else "",
-        }  # fmt: skip
-        folder.write_json(folder.manifest, manifest)
+        record = replace(
+            shared.record, id=folder.id, started_s=time.time(), seed=trial.seed,
+            arguments={name: as_text(name, value) for name, value in job.args.items()},
+            study=shared.folder.id, trial=trial.number, params=trial.args, repeat=trial.repeat,
+            component=trial.component.name if trial.component else "",
+        )  # fmt: skip
+        folder.write_json(folder.manifest, record.in_json)
         ledger.open()
-        ledger.add(Launched(LAUNCHER, time.time(), manifest["workers"]))
+        ledger.add(Launched(LAUNCHER, time.time(), record.workers))
         judge: Callable[[int, float], bool] | None = None
-        if self._asked.judges:
+        if shared.judges:
             judge = lambda step, value: self._plan.judge(trial, step, value)  # noqa: E731
-        return Call(job, changes, ledger, Run(ledger, manifest), judge)
+        return Prepared(job, changes, ledger, Run(ledger, record), judge)
 
-    def _written_down(self, trial: Trial, call: Call, number: int) -> None:
+    def _written_down(self, trial: Trial, call: Prepared, number: int) -> None:
         """Tells the plan and the file of records; the plan may find that the study cannot go on."""
-        state, objective = call.run._ledger.state, self._asked.objective
+        state, objective = call.ledger.state, self._shared.objective
         outcome = self._outcome(call)
         try:
             self._plan.tell(trial, outcome)
@@ -216,14 +219,14 @@ class Driver:
             number=trial.number, run_id=run_id, status=outcome.status, value=outcome.value, error=outcome.error,
             params=dict(trial.args), seed=trial.seed, began_s=state.ready_s or state.started_s or 0.0,
             ended_s=state.ended_s or time.time(), returned=dict(state.returned or {}), world=number,
-            component=component.name if component else "base" * self._asked.job.ablates,
+            component=component.name if component else "base" * self._shared.job.ablates,
             kind=component.kind if component else "", repeat=trial.repeat,
             parameters=trained.parameters if trained else None, layers=tuple(trained.layers) if trained else (),
             inputs=trained.inputs if trained else None,
         )  # fmt: skip
 
-    def _outcome(self, call: Call) -> Outcome:
-        state, objective = call.run._ledger.state, self._asked.objective
+    def _outcome(self, call: Prepared) -> Outcome:
+        state, objective = call.ledger.state, self._shared.objective
         value = objective.of(state)
         if state.status not in ("succeeded", "pruned"):
             return Outcome("failed", None, state.error or state.status)
@@ -236,10 +239,10 @@ class Driver:
 
     def _drop_weights(self) -> None:
         """Keeps the weights of the best trials only, so that the disk they take does not grow with the study."""
-        if not self._asked.keep_weights:
+        if not self._shared.keep_weights:
             return
-        best = ranked(self._records.all, self._asked.objective.direction)[: self._asked.keep_weights]
+        best = ranked(self._records.all, self._shared.objective.direction)[: self._shared.keep_weights]
         kept = {record.number for record in best}
         for number in {*self._may_hold, self._records.all[-1].number} - kept:
-            self._asked.folder.trial(number).weights.unlink(missing_ok=True)
+            self._shared.folder.trial(number).weights.unlink(missing_ok=True)
         self._may_hold = kept

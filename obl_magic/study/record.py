@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic.events.appending import Appending
-from obl_magic.rundir import FORMAT, unwritable
+from obl_magic.rundir import unwritable
+from obl_magic.rundir.record import FORMAT
 
 
 @dataclass(frozen=True, slots=True)

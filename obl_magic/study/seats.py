@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from obl_magic import inline, payload
-from obl_magic.display.base import NoDisplay
+from obl_magic import payload
+from obl_magic.display.run.view import NoDisplay
 from obl_magic.errors import SetupProblem
 from obl_magic.events.event import LAUNCHER, Asks, Ended, Event
-from obl_magic.interrupts import Presses
-from obl_magic.jobs import JOBS
-from obl_magic.runs import Ledger, Run
-from obl_magic.values import Captured, Job, Options
-from obl_magic.watched import Watched
+from obl_magic.launch import in_process
+from obl_magic.launch.interrupts import Presses
+from obl_magic.launch.watch import Watched
+from obl_magic.options import RunOptions
+from obl_magic.runs.jobs import JOBS
+from obl_magic.runs.run import Ledger, Run
+from obl_magic.values import Captured, Job
 from obl_magic.worker.ranks import BESIDE, STANDS_BY, STAYS
 from obl_magic.world.channel import Channel
 from obl_magic.world.standby import Wanted
@@ -32,7 +34,7 @@ Judge = Callable[[int, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Prepared:
     """One trial, ready to run.
 
     Attributes:
@@ -50,7 +52,7 @@ class Call:
 class Seat(Protocol):
     """A place for one trial at a time."""
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Prepared) -> None:
         """Runs it to its end, and says so in its ledger; what the function raises is its failure."""
 
     def close(self) -> None:
@@ -61,17 +63,16 @@ class WorldSeat:
     """One world of some ranks, brought up for the first trial, again after a failure, and after many trials.
 
     Args:
-        want: what starts it. job: file of the job that all trials share. ranks: how many.
-        options: of the study. stopping: counts how often the user has asked for the end.
+        want: what starts it. job: file of the job that all trials share.
+        options: of a trial. stopping: counts how often the user has asked for the end.
     """
 
-    def __init__(self, want: Wanted, job: Path, ranks: int, options: Options, stopping: Presses) -> None:
-        self._want, self._job, self._ranks = want, job, ranks
-        self._options, self._stopping = options, stopping
+    def __init__(self, want: Wanted, job: Path, options: RunOptions, stopping: Presses) -> None:
+        self._want, self._job, self._options, self._stopping = want, job, options, stopping
         self._channel: Channel | None = None
         self._trials = 0
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Prepared) -> None:
         """Runs a trial in the world.
 
         Raises:
@@ -94,7 +95,7 @@ class WorldSeat:
         if channel is not None:
             channel.world.stop()
 
-    def _see_to(self, call: Call) -> tuple[str, str]:
+    def _see_to(self, call: Prepared) -> tuple[str, str]:
         folder = call.ledger.folder
         folder.write_bytes(folder.changes, payload.dumps(call.changes))
         JOBS.keep(folder.id, folder.changes)
@@ -116,7 +117,7 @@ class WorldSeat:
                 world.answer(pruned)
 
         call.ledger.listen(answer)
-        watched = Watched(self._channel, call.ledger, self._options, self._ranks, self._stopping, stays=True)
+        watched = Watched(self._channel, call.ledger, self._options, self._stopping, stays=True)
         world.give(self._job, changes=folder.changes)
         status, error = watched.see_to_its_end()
         if status != "succeeded":
@@ -139,14 +140,14 @@ class KernelSeat:
     ) -> None:
         self._fn, self._captured, self._models = fn, captured, models
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Prepared) -> None:
         """Runs a trial here.
 
         Raises:
             KeyboardInterrupt: the user asked for the end.
         """
         try:
-            inline.run(
+            in_process.run(
                 self._fn, call.job, self._captured, call.ledger, call.run, NoDisplay(), False,
                 ask=call.judge, models=self._models,
             )  # fmt: skip
@@ -160,19 +161,23 @@ class KernelSeat:
 
 
 def in_worlds(
-    want: Wanted, job: Path, worlds: int, ranks: int, options: Options, stopping: Presses, imports_keras: bool
+    want: Wanted, job: Path, worlds: int, options: RunOptions, stopping: Presses, imports_keras: bool
 ) -> list[Seat]:
     """Seats for as many trials at once as there are worlds, each with its share of the host's processors and GPUs.
 
     Args:
-        want: what starts one of the worlds. job: file of the job that all trials share. worlds: how many.
-        ranks: of each. options: of the study. stopping: counts how often the user has asked for the end.
+        want: what starts one of the worlds.
+        job: file of the job that all trials share.
+        worlds: how many.
+        options: of a trial.
+        stopping: counts how often the user has asked for the end.
         imports_keras: before the first trial, rather than within it.
     """
     seats: list[Seat] = []
+    ranks = options.workers or 1
     for number in range(worlds):
         env = {**want.env, STAYS: "1", BESIDE: f"{number * ranks}/{worlds * ranks}"}
         if imports_keras:
             env[STANDS_BY] = want.engine if ranks > 1 else "alone"
-        seats.append(WorldSeat(replace(want, env=env), job, ranks, options, stopping))
+        seats.append(WorldSeat(replace(want, env=env), job, options, stopping))
     return seats

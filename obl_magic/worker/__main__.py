@@ -24,10 +24,10 @@ from typing import NoReturn
 from obl_magic.events.event import Asks, Heartbeat, Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
-from obl_magic.worker import execute, heart, ranks
-from obl_magic.worker.collectives import ENGINES, Connections
-from obl_magic.worker.frameworks import on_import, uses_keras
+from obl_magic.worker import execute, heartbeat, ranks
+from obl_magic.worker.engines.collectives import ENGINES, Connections
 from obl_magic.worker.leaving import Leaving
+from obl_magic.worker.on_import import on_import, uses_keras
 from obl_magic.worker.orders import Orders, lines_from
 from obl_magic.worker.receive import Inbox
 from obl_magic.worker.report import Reporter
@@ -56,7 +56,7 @@ def main() -> None:
         _set_threads_when_asked(threads)
         if engine := os.environ.pop(ranks.STANDS_BY, ""):
             with streams.starting(), contextlib.suppress(ImportError):
-                for module in ("keras", "obl_magic.worker.keras.adapter", ENGINES[engine]):
+                for module in ("keras", "obl_magic.worker.frameworks.keras.adapter", ENGINES[engine]):
                     importlib.import_module(module)
         stays = bool(os.environ.pop(ranks.STAYS, ""))
         orders = Orders(lines_from(streams.orders))
@@ -95,8 +95,8 @@ def _served(
             me.local_rank, threads,
         )
     )  # fmt: skip
-    heart.dump_when_asked(RunDir.at(job.run_dir).stacks(me.rank))
-    with heart.beating(reporter, job.sources, job.beat_s):
+    heartbeat.dump_when_asked(RunDir.at(job.run_dir).stacks(me.rank))
+    with heartbeat.beating(reporter, job.sources, job.beat_s):
         with streams.starting():
             _import_what_it_uses(job)
         if connections.stay and not gc.get_freeze_count():

@@ -24,13 +24,13 @@ from obl_magic.payload import files, keras_models, main_module, weights_file
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, CellSource, Job
 from obl_magic.worker import tracebacks
-from obl_magic.worker.ablating import Proof, ablated
+from obl_magic.worker.ablation.apply import Proof, ablated
 from obl_magic.worker.changed_objects import ChangedObjects, sentence
-from obl_magic.worker.collectives import Connections
-from obl_magic.worker.frameworks import on_import, when_imported
-from obl_magic.worker.keras.verifying import Verified
-from obl_magic.worker.keras.weights import without_keras
+from obl_magic.worker.engines.collectives import Connections
+from obl_magic.worker.frameworks.keras.verifying import Verified
+from obl_magic.worker.frameworks.keras.weights import without_keras
 from obl_magic.worker.library_settings import in_force, seeded_as_in_the_notebook
+from obl_magic.worker.on_import import on_import, when_imported
 from obl_magic.worker.report import Pruned, Reporter, reporting
 from obl_magic.worker.shown import shown
 
@@ -79,8 +79,8 @@ def call(
         adapter: list[Any] = []
 
         def connect() -> None:
-            from obl_magic.worker.keras import adapter as keras_adapter
-            from obl_magic.worker.keras import randomness
+            from obl_magic.worker.frameworks.keras import adapter as keras_adapter
+            from obl_magic.worker.frameworks.keras import randomness
 
             world = connections.get(job.engine)
             contexts.callback(connections.done)
@@ -305,7 +305,7 @@ def _whole(value: int) -> int | str:
 def tidy() -> None:
     """Clears what a job has left in the frameworks, before the next one."""
     if "keras" in sys.modules:
-        from obl_magic.worker.keras.clearing import clear
+        from obl_magic.worker.frameworks.keras.clearing import clear
 
         clear()
     gc.collect()

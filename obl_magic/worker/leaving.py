@@ -18,7 +18,7 @@ from types import FrameType
 
 from obl_magic.events.event import Heartbeat
 from obl_magic.values import CellSource
-from obl_magic.worker.heart import is_users
+from obl_magic.worker.heartbeat import is_users
 from obl_magic.worker.report import Reporter
 
 SAID_EVERY_S = 0.5

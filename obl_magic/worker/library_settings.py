@@ -14,7 +14,7 @@ from typing import Any
 from obl_magic import payload
 from obl_magic.library_settings import ADDED_TO, LIBRARIES, generators
 from obl_magic.values import CarriedGenerators, CarriedSettings
-from obl_magic.worker.frameworks import on_import
+from obl_magic.worker.on_import import on_import
 
 
 @contextmanager

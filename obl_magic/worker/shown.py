@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from obl_magic.events.event import Shown
-from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.on_import import when_imported
 from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 
 from obl_magic.values import CellSource
-from obl_magic.worker.heart import is_users
+from obl_magic.worker.heartbeat import is_users
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 

@@ -26,9 +26,9 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
-from obl_magic.threads import begin
 from obl_magic.world import leash
-from obl_magic.world.mpi import SEGMENTS, session_folders
+from obl_magic.world.launchers.openmpi import SEGMENTS, session_folders
+from obl_magic.world.threads import begin
 
 OnLine = Callable[[bytes], None]
 MARK = "OBLIVIOUS_WORLD"

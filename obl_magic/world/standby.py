@@ -15,10 +15,10 @@ from pathlib import Path
 
 from obl_magic.environment import setting
 from obl_magic.errors import SetupProblem
-from obl_magic.threads import begin
 from obl_magic.worker.ranks import STANDS_BY
 from obl_magic.world.channel import Channel
 from obl_magic.world.free_memory import available_bytes
+from obl_magic.world.threads import begin
 
 IDLE_S = 600.0
 LOOK_EVERY_S = 2.0

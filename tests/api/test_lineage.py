@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import obl_magic
-from obl_magic import lines
-from obl_magic.chain import arguments_of, inherited
+from obl_magic.api.lineage import arguments_of, inherited
 from obl_magic.errors import NotOblivious, UsageProblem
+from obl_magic.notebook import commands
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir
-from obl_magic.study.results import Study
+from obl_magic.study.search_result import Study
 
 pytestmark = pytest.mark.timing
 
@@ -47,7 +47,7 @@ def test_parameters_come_from_wherever_they_are_named(home: Path, way: str) -> N
     done = run(line, params=ways[way], namespace={"held": study, "line": line})
     expected = {"x": study.best.params["x"], "y": 5.0, "act": study.best.params["act"]}
     assert {name: done.value[name] for name in expected} == expected
-    lineage = done._manifest["lineage"]["params"]
+    lineage = done.record.lineage["params"]
     wanted = (None,) * 3 if way == "dict" else (study.id, study.best.number, study.best.run.id)
     assert (lineage["study"], lineage["trial"], lineage["run"]) == wanted
     assert json.loads((done.dir / "run.json").read_text())["lineage"]["params"] == lineage
@@ -85,7 +85,7 @@ def test_arguments_that_are_said_go_before(home: Path) -> None:
     )
     assert [one.value["x"] for one in further.runs] == [8.0, 8.0]
     assert {one.value["act"] for one in further.runs} == {study.best.params["act"]}
-    assert {one._manifest["lineage"]["params"]["run"] for one in further.runs} == {study.best.run.id}
+    assert {one.record.lineage["params"]["run"] for one in further.runs} == {study.best.run.id}
 
 
 def test_parameters_that_the_function_does_not_take_are_refused(home: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_run_gives_its_arguments(home: Path) -> None:
     first = run(line, args={"x": 4.0})
     done = run(line, params=first)
     assert done.value["x"] == 4.0
-    assert done._manifest["lineage"]["params"] == {"study": None, "trial": None, "run": first.id}
+    assert done.record.lineage["params"] == {"study": None, "trial": None, "run": first.id}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_table_of_runs_says_where_parameters_came_from(home: Path) -> None:
     """In its last column."""
     study = searched()
     run(line, params=study)
-    assert lines.runs_table()["from"].tolist() == [f"params: {study.best.run.id}", ""]
+    assert commands.runs_table()["from"].tolist() == [f"params: {study.best.run.id}", ""]
 
 
 # Weights
@@ -222,12 +222,12 @@ def test_the_final_run_begins_from_the_best_trials_weights(study: Study, home: P
     for began, array in zip(done.value["began"], kept.arrays, strict=True):
         np.testing.assert_array_equal(began, array)
     assert done.value["first"] < run(digits_fit, params=study, args={"epochs": 1}).value["first"]
-    assert done._manifest["lineage"] == {
+    assert done.record.lineage == {
         what: {"study": study.id, "trial": study.best.number, "run": study.best.run.id}
         for what in ("params", "weights")
     }
     assert any("began from the weights of" in note for note in done.notes)
-    assert f"params + weights: {study.best.run.id}" == lines.runs_table()["from"][1]
+    assert f"params + weights: {study.best.run.id}" == commands.runs_table()["from"][1]
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_a_run_that_returned_its_model_gives_its_weights(home: Path) -> None:
     first = run(returns_model)
     done = run(returns_model, init_from=first)
     assert (first.dir / "weights.npz").is_file()
-    assert done._manifest["lineage"]["weights"]["run"] == first.id
+    assert done.record.lineage["weights"]["run"] == first.id
     assert any("began from the weights of" in note for note in done.notes)
 
 

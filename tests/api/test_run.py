@@ -21,11 +21,12 @@ import pandas as pd
 import pytest
 
 import obl_magic
-from obl_magic import lines, report
+from obl_magic import report
 from obl_magic.errors import CannotTravel, RankDied, RunFailed, SetupProblem, UsageProblem
 from obl_magic.events.event import Ended, Launched, Metric, Result, Started
 from obl_magic.events.log import read
-from obl_magic.runs import LIVE, Run
+from obl_magic.notebook import commands
+from obl_magic.runs.run import LIVE, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -212,7 +213,7 @@ def test_more_ranks_than_cores_work(home: Path) -> None:
     eight = run(rank, workers=8)
     assert eight.values == list(range(8))
     if len(os.sched_getaffinity(0)) < 8:
-        assert "8 ranks on" in json.loads((eight.dir / "run.json").read_text())["header"]["lines"][0]
+        assert "8 ranks on" in json.loads((eight.dir / "run.json").read_text())["lines"][0]
 
 
 # Arguments
@@ -432,7 +433,7 @@ def test_a_background_run_that_nobody_holds_can_be_stopped(home: Path) -> None:
     while not gate.exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
-    assert repr(lines.stop(stopped)) == f"stopped {stopped}"
+    assert repr(commands.stop(stopped)) == f"stopped {stopped}"
     gc.collect()
     assert stopped not in LIVE
     assert Run.open(stopped).status == "interrupted"

@@ -31,7 +31,7 @@ from obl_magic.capture.own_modules import own_modules
 from obl_magic.errors import CannotTravel, UsageProblem
 from obl_magic.values import Captured, CapturedName, CellSource
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 CALL = """
 import sys

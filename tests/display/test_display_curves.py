@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from obl_magic.display.curves import Curve, charts, curves, sparkline, thinned
-from obl_magic.display.svg import chart_svg
+from obl_magic.display.charts.curves import Curve, charts, curves, sparkline, thinned
+from obl_magic.display.charts.svg import chart_svg
 from obl_magic.events.fold import MetricRow
 
 

@@ -13,14 +13,14 @@ from obl_magic.display import notebook as notebook_display
 pytestmark = pytest.mark.timing
 
 CELL = """
-from obl_magic.display.base import Header
 from obl_magic.display.notebook import NotebookDisplay, in_notebook
 from obl_magic.events.event import Ended, Metric, Progress, Started
 from obl_magic.events.fold import empty, fold, metric_rows
+from obl_magic.rundir.record import RunRecord
 
 assert in_notebook()
 display = NotebookDisplay()
-display.begin(Header("run-1", "train", "0123456789abcdef", 2, "mpi", "", "global", 2, 100.0))
+display.begin(RunRecord("run-1", "train", "0123456789abcdef", 2, "mpi", "", "global", 2, 100.0))
 state, rows = fold(empty(), Started(0, 100.5, 1, "host", "01", "mpi", 0, 1)), []
 for epoch in (1, 2, 3):
     metric = Metric(0, 100.0 + epoch, {"loss": 1 / epoch}, epoch, epoch)

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from obl_magic.display.base import Header, view
-from obl_magic.display.html import panel_html, still_html
 from obl_magic.display.notebook import NotebookDisplay, in_notebook
+from obl_magic.display.run.html import panel_html, still_html
+from obl_magic.display.run.view import view
 from obl_magic.events.event import Ended, Event, Failed, Metric, Progress, Started
 from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
+from obl_magic.rundir.record import RunRecord
 
 pytestmark = pytest.mark.timing
 
-HEADER = Header("run-1", "train", "0123456789abcdef", 3, "mpi", "", "global", 2, 100.0, (), ".obl/run-1")
+HEADER = RunRecord("run-1", "train", "0123456789abcdef", 3, "mpi", "", "global", 2, 100.0, (), ".obl/run-1")
 SAFE_TAGS = {
     *("div", "span", "table", "thead", "tbody", "tr", "th", "td", "pre", "details", "summary"),
     *("svg", "text", "line", "polyline", "circle"),
@@ -153,7 +154,7 @@ def test_a_still_of_a_run_on_its_way_shows_how_far_it_is() -> None:
 def test_what_users_named_cannot_become_markup() -> None:
     """Every string from outside is text; mathematics is not typeset either."""
     evil = "<script>alert('$x$')</script>\"&amp;"
-    header = Header(evil, evil, evil, 3, evil, evil, evil, 2, 0.0, (evil,), evil)
+    header = RunRecord(evil, evil, evil, 3, evil, evil, evil, 2, 0.0, (evil,), evil)
     failure = Failed(1, 3.0, evil, evil, evil, "")
     rows = [Metric(0, 1.0 + at, {evil: at, "val_" + evil: at}, at, at) for at in (1, 2)]
     state, table = folded(*UP, *rows, failure, Ended(-1, 4.0, evil, evil))

@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obl_magic.display.base import Header, view
-from obl_magic.display.html import panel_html, still_html
-from obl_magic.display.text import epoch_line, status_line, summary
+from obl_magic.display.run.html import panel_html, still_html
+from obl_magic.display.run.text import epoch_line, status_line, summary
+from obl_magic.display.run.view import view
 from obl_magic.events.event import Ended, Failed, Heartbeat, Log, Metric, Note, Progress, Result, Started
 from obl_magic.events.fold import empty, fold, metric_rows
+from obl_magic.rundir.record import RunRecord
 
 SAFE_TAGS = {
     *("div", "span", "table", "thead", "tbody", "tr", "th", "td", "pre", "details", "summary"),
@@ -75,7 +76,7 @@ events = st.one_of(
     ),
 )
 headers = st.builds(
-    Header, words, words, words, st.none() | st.integers(-1, 12), words, words, words, counts, times,
+    RunRecord, words, words, words, st.none() | st.integers(-1, 12), words, words, words, counts, times,
     st.lists(words, max_size=3).map(tuple), words,
 )  # fmt: skip
 
@@ -108,7 +109,9 @@ class Strict(HTMLParser):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(headers, st.lists(events, max_size=12), times)
-def test_any_sequence_of_events_renders_and_is_escaped(header: Header, sequence: list, now_s: float) -> None:  # type: ignore[type-arg]
+def test_any_sequence_of_events_renders_and_is_escaped(
+    header: RunRecord, sequence: list, now_s: float
+) -> None:  # type: ignore[type-arg]
     """The view, the text and the HTML of every state: no error, only our markup, storable as UTF-8."""
     state, rows = empty(), []
     for event in sequence:

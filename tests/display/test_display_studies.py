@@ -15,28 +15,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obl_magic.display.bars import deltas_svg, importances_svg
-from obl_magic.display.palette import TRAIN, VALIDATION
-from obl_magic.display.scatter import history_svg, slices_svg, spark_svg
-from obl_magic.display.studies import (
+from obl_magic.display.charts.bars import deltas_svg, importances_svg
+from obl_magic.display.charts.palette import TRAIN, VALIDATION
+from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
+from obl_magic.display.study.html import study_panel_html, study_still_html
+from obl_magic.display.study.notebook import NotebookStudyDisplay, study_still
+from obl_magic.display.study.text import TextStudyDisplay, study_status_line, study_summary
+from obl_magic.display.study.view import (
     LIVE_ROWS,
     STILL_ROWS,
     ComponentRow,
     NoStudyDisplay,
     StudyDisplay,
-    StudyHeader,
     StudyState,
     TrialRow,
     component_lines,
     param,
     study_view,
 )
-from obl_magic.display.studies_html import study_panel_html, study_still_html
-from obl_magic.display.studies_notebook import NotebookStudyDisplay, study_still
-from obl_magic.display.studies_text import TextStudyDisplay, study_status_line, study_summary
+from obl_magic.rundir.record import StudyRecord
 
-SEARCH = StudyHeader(
-    study_id="study-1", kind="search", function="train", digest="0123456789abcdef", quantity="val_accuracy",
+SEARCH = StudyRecord(
+    id="study-1", kind="search", function="train", digest="0123456789abcdef", quantity="val_accuracy",
     direction="maximize", wanted=20, workers=4, workers_per_trial=2, worlds=2, engine="mpi",
     sampler="tpe", pruner="asha", space=("lr=log(1e-4,1e-1)", "units=int(16,128)"),
     started_s=100.0, folder=".oblivious/studies/study-1", lines=("a remark",),
@@ -556,7 +556,7 @@ components = st.builds(
     st.integers(-1, 99), statuses | words, st.none() | st.booleans(), counts, counts, counts, words,
 )  # fmt: skip
 headers = st.builds(
-    StudyHeader, words, st.sampled_from(["search", "ablation"]), words, words, words,
+    StudyRecord, words, st.sampled_from(["search", "ablation"]), words, words, words,
     st.sampled_from(["maximize", "minimize"]), counts, counts, st.integers(0, 99), st.integers(0, 99), words, words,
     words, st.lists(words, max_size=3).map(tuple), st.floats(-1e9, 1e12), words, st.lists(words, max_size=2).map(tuple),
 )  # fmt: skip
@@ -569,7 +569,7 @@ states = st.builds(
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
 @given(headers, states)
-def test_no_study_breaks_its_display(header: StudyHeader, now: StudyState) -> None:
+def test_no_study_breaks_its_display(header: StudyRecord, now: StudyState) -> None:
     """Any study, on its way or over, renders, harmless and well formed, and prints without control characters."""
     shown = study_view(header, now)
     checked(study_panel_html(shown))
@@ -583,7 +583,7 @@ def test_no_study_breaks_its_display(header: StudyHeader, now: StudyState) -> No
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 @given(headers, st.lists(states, max_size=4))
-def test_no_study_breaks_the_terminal(header: StudyHeader, course: list[StudyState]) -> None:
+def test_no_study_breaks_the_terminal(header: StudyRecord, course: list[StudyState]) -> None:
     """In a terminal and in a log, each state may follow any other."""
     for out in (Terminal(), io.StringIO()):
         display = TextStudyDisplay(out, width=lambda: 20)

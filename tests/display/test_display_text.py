@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from obl_magic.display.base import Header
-from obl_magic.display.text import TextDisplay, clip, columns, summary
+from obl_magic.display.run.text import TextDisplay, clip, columns, summary
 from obl_magic.events.event import Ended, Event, Failed, Metric, Note, Progress, Started
 from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
+from obl_magic.rundir.record import RunRecord
 
-HEADER = Header(
+HEADER = RunRecord(
     "run-1",
     "train",
     "0123456789abcdef",

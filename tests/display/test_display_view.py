@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from obl_magic.display.base import (
-    Header,
+from obl_magic.display.run.view import (
     Lines,
     NoDisplay,
     Pace,
@@ -22,8 +21,9 @@ from obl_magic.display.base import (
 )
 from obl_magic.events.event import Ended, Event, Failed, Heartbeat, Metric, Note, Progress, Result, Started
 from obl_magic.events.fold import RunState, empty, fold
+from obl_magic.rundir.record import RunRecord
 
-HEADER = Header(
+HEADER = RunRecord(
     "run-1", "train", "0123456789abcdef", 3, "mpi", "Horovod is not installed", "global", 2, 100.0
 )
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obl_magic.display.curves import curves
+from obl_magic.display.charts.curves import curves
 from obl_magic.events.event import Event, Heartbeat, Log, Metric, Note, Progress, Started
 from obl_magic.events.fold import empty, fold, fold_all, metric_rows
 from obl_magic.events.table import MetricTable

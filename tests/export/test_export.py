@@ -20,9 +20,9 @@ import pytest
 import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.export import export
-from obl_magic.jobs import JOBS
-from obl_magic.standalone import load
-from obl_magic.world import mpi
+from obl_magic.export.standalone import load
+from obl_magic.runs.jobs import JOBS
+from obl_magic.world.launchers import openmpi
 from obl_magic.world.process import is_root
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def execute(script: Path, ranks: int | None = None) -> subprocess.CompletedProce
     """The script, run as a user would in another folder: by Python, or by mpirun on so many ranks."""
     argv = [sys.executable, str(script)]
     if ranks is not None:
-        argv = mpi.command(mpi.require(), ranks, argv, cores=mpi.cores(), root=is_root())
+        argv = openmpi.command(openmpi.require(), ranks, argv, cores=openmpi.cores(), root=is_root())
     cwd = script.parent / "elsewhere"
     cwd.mkdir(exist_ok=True)
     return subprocess.run(
@@ -74,7 +74,7 @@ def test_a_script_is_the_notebooks_own_text(home: Path) -> None:
         assert source[start : source.index("\n\n\n", start)] in text
     assert "\nimport math as maths\nimport os\nfrom obl_magic import report\n\nrate = 0.25\n\n" in text
     assert text[text.index("if __name__") :] == (
-        'if __name__ == "__main__":\n    obl_magic.standalone.run(\n        train,\n        script=__file__,\n'
+        'if __name__ == "__main__":\n    obl_magic.export.standalone.run(\n        train,\n        script=__file__,\n'
         "        args={'lr': 0.5},\n        provide={'model_fn': model_fn},\n"
         "        needs=('table', 'slowly'),  # global names that come from the payload\n"
         "        seed=7,\n        engine='mpi',  # under mpirun\n        batch='global',\n    )\n"

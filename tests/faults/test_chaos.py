@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import obl_magic
-from obl_magic.runs import Run
+from obl_magic.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -57,14 +57,14 @@ def test_a_rank_killed_at_a_random_moment_changes_nothing(
 def _kill_one(run: Run, draw: random.Random) -> None:
     """Kills a random rank after a random number of steps, or as soon as it is up."""
     step, rank = draw.randrange(STEPS), draw.randrange(WORKERS)
-    restarts = run._ledger.state.restarts
+    restarts = run.ledger.state.restarts
     deadline = time.monotonic() + 120
     while run.status == "running" and time.monotonic() < deadline:
-        state = run._ledger.state
+        state = run.ledger.state
         up = state.ranks.get(rank)
         if up is not None and up.pid and (step == 0 or (state.progress and state.progress.stepped >= step)):
             os.kill(up.pid, signal.SIGKILL)
             break
         time.sleep(0.005)
-    while run.status == "running" and run._ledger.state.restarts == restarts and time.monotonic() < deadline:
+    while run.status == "running" and run.ledger.state.restarts == restarts and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic import watched
 from obl_magic.errors import RankDied, RunStalled, SetupProblem
-from obl_magic.world import mpi
+from obl_magic.launch import watch
+from obl_magic.world.launchers import openmpi
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -74,7 +74,7 @@ def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, mpirun: str | N
             (folder / name).chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    if mpirun is None and mpi.detect() is not None:
+    if mpirun is None and openmpi.detect() is not None:
         pytest.skip("an MPI of the system's own is in /usr/bin")
 
 
@@ -90,7 +90,7 @@ def test_a_rank_that_hangs_as_it_starts_is_a_stall_that_names_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time in which ranks may come up, which no shorter deadline cuts; then nothing is left."""
-    monkeypatch.setattr(watched, "COMING_UP_S", 3.0)
+    monkeypatch.setattr(watch, "COMING_UP_S", 3.0)
     at_the_start(home, monkeypatch, "time.sleep(600)")
     began = time.monotonic()
     said = r"^no progress for \d s: rank 1: did not come up; rank 0: waiting for the others to come up$"
@@ -124,7 +124,7 @@ def test_a_rank_that_goes_as_it_starts_is_said_at_once(home: Path, monkeypatch: 
         obl_magic.run(train, workers=2, engine="mpi", quiet=True, timeout=60)
     run = caught.value.run  # type: ignore[attr-defined]
     assert run.status == "failed"
-    assert run._ledger.state.ended_s - float(mark.read_text()) < SAID_WITHIN_S + BUSY_S
+    assert run.ledger.state.ended_s - float(mark.read_text()) < SAID_WITHIN_S + BUSY_S
 
 
 def test_without_a_launcher_nothing_is_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +141,10 @@ def test_a_launcher_that_goes_between_the_check_and_the_launch_fails_the_run(
 ) -> None:
     """The run that was begun says so, and does not stay under way."""
     python_beside(home / "bin", monkeypatch, refusing(""))
-    found = mpi.require()
-    monkeypatch.setattr(mpi, "require", lambda: found)
+    found = openmpi.require()
+    monkeypatch.setattr(openmpi, "require", lambda: found)
     (home / "bin" / "mpirun").unlink()
-    monkeypatch.setattr("obl_magic.conductor.engine_for", lambda options: ("mpi", ""))
+    monkeypatch.setattr("obl_magic.launch.one_run.engine_for", lambda options: ("mpi", ""))
     with pytest.raises(SetupProblem, match=r"mpirun could not be started \(No such file.*; do: .*doctor"):
         obl_magic.run(train, workers=2, engine="mpi", quiet=True)
     (folder,) = (home / "runs").iterdir()
@@ -172,7 +172,7 @@ def test_a_launcher_that_refuses_is_quoted(
 
 def test_fewer_slots_than_ranks_are_oversubscribed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever says that there is one slot gets two ranks on it, where the launcher alone would refuse."""
-    if mpi.require().flavour != "openmpi":
+    if openmpi.require().flavour != "openmpi":
         pytest.skip("slots are Open MPI's")
     hosts = home / "hosts"
     hosts.write_text("localhost slots=1\n")

@@ -35,7 +35,7 @@ def test_a_rank_that_breaks_is_named_in_time(
     with pytest.raises(Exception, match=r"broken on purpose|rank 1 died") as caught:
         obl_magic.run(breaking.train, workers=2, engine=engine, args=args, quiet=True, timeout=120)
     run = caught.value.run
-    ended_s = run._ledger.state.ended_s
+    ended_s = run.ledger.state.ended_s
     seconds = took[engine, way, place] = ended_s - float((home / "broke").read_text())
     assert run.status == "failed"
     assert "about to break" in run.logs(1)

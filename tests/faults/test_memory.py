@@ -24,7 +24,7 @@ BUSY_S = 1.0
 
 def ended_after_s(error: BaseException, home: Path) -> float:
     """Seconds from what broke to the end of the run."""
-    ended_s: float = error.run._ledger.state.ended_s  # type: ignore[attr-defined]
+    ended_s: float = error.run.ledger.state.ended_s  # type: ignore[attr-defined]
     return ended_s - float((home / "broke").read_text())
 
 

@@ -1,6 +1,6 @@
 """Seconds in which this process ran."""
 
-from obl_magic.awake import MOST_S, Awake
+from obl_magic.launch.awake import MOST_S, Awake
 
 
 def test_ordinary_time_passes_as_it_does() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic import room
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Heartbeat, Started
 from obl_magic.events.fold import RunState, empty, fold
-from obl_magic.room import KERAS_BYTES, PLAIN_BYTES, Room
+from obl_magic.launch import headroom
+from obl_magic.launch.headroom import KERAS_BYTES, PLAIN_BYTES, Headroom
 from obl_magic.values import Captured
 
 GB = 10**9
@@ -37,12 +37,12 @@ def seen(*memory_bytes: int, digest: str = "d1") -> RunState:
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 2 GB left."""
-    monkeypatch.setattr(room, "available_bytes", lambda: 2 * GB)
+    monkeypatch.setattr(headroom, "available_bytes", lambda: 2 * GB)
 
 
 def test_what_does_not_fit_is_asked_about_once(free: None) -> None:
     """With how many fit, and what to do to have it all the same."""
-    here = Room()
+    here = Headroom()
     fits = 2 * GB // KERAS_BYTES
     here.check(captured(b"keras"), fits)
     with pytest.raises(UsageProblem) as asked:
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_asked_about_once(free: None) -> None:
 
 def test_a_function_without_keras_takes_little(free: None) -> None:
     """Python by itself."""
-    here = Room()
+    here = Headroom()
     here.check(captured(), 2 * GB // PLAIN_BYTES)
     with pytest.raises(UsageProblem):
         here.check(captured(), 2 * GB // PLAIN_BYTES + 1)
@@ -66,7 +66,7 @@ def test_a_function_without_keras_takes_little(free: None) -> None:
 
 def test_the_next_run_knows_what_the_ranks_of_the_last_one_took(free: None) -> None:
     """The most that one of them had in use; of this function, not of another."""
-    here = Room()
+    here = Headroom()
     here.learn(seen(GB // 2, 9 * GB // 10))
     here.check(captured(b"keras"), 2)
     here.check(captured(b"keras", "d2"), 3)

@@ -17,7 +17,7 @@ import pytest
 
 import obl_magic
 from obl_magic.errors import RunFailed, UsageProblem
-from obl_magic.runs import Run
+from obl_magic.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -26,7 +26,7 @@ def under_way(run: Run, steps: int = 8, within_s: float = 90) -> Run:
     """The run, as soon as it has done some steps."""
     deadline = time.monotonic() + within_s
     while run.status == "running" and time.monotonic() < deadline:
-        if any(rank.step >= steps for rank in run._ledger.state.ranks.values()):
+        if any(rank.step >= steps for rank in run.ledger.state.ranks.values()):
             return run
         time.sleep(0.02)
     raise AssertionError(f"no {steps} steps: {run.status} {run.error}")
@@ -200,9 +200,9 @@ def test_an_interrupt_ends_a_run_wherever_its_ranks_are(
     thread.join()
     run = caught.value.run  # type: ignore[attr-defined]
     assert run.status == "interrupted"
-    assert time.time() - run._ledger.state.ended_s < 1
+    assert time.time() - run.ledger.state.ended_s < 1
     said_s = float(run.logs(0).split("now ")[1].split()[0])
-    assert run._ledger.state.ended_s - said_s < 5
+    assert run.ledger.state.ended_s - said_s < 5
 
 
 def test_a_fault_of_ours_ends_the_run_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_fault_of_ours_ends_the_run_by_name(home: Path, monkeypatch: pytest.Mo
     def broken(watched: Any) -> str:
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr("obl_magic.watched.Watched._stalled", broken)
+    monkeypatch.setattr("obl_magic.launch.watch.Watched._stalled", broken)
     with pytest.raises(RunFailed, match=r"obl_magic itself failed: AttributeError: no such thing"):
         obl_magic.run(lasting.steps_of, workers=2, engine="mpi", args={"seconds": 60}, quiet=True)
     assert psutil.Process().children(recursive=True) == []

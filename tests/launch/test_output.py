@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import obl_magic
-from obl_magic.display.text import TextDisplay
+from obl_magic.display.run.text import TextDisplay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 

@@ -12,10 +12,10 @@ from stalling import (
 )
 
 import obl_magic
-from obl_magic import stall
 from obl_magic.errors import NotOblivious, RunStalled
 from obl_magic.events.event import Event, Heartbeat, Log, Progress, Result, Started
 from obl_magic.events.fold import RunState, empty, fold
+from obl_magic.launch import stall
 
 pytestmark = pytest.mark.timing
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from kernel import Cell, Kernel, gone
 
-from obl_magic.attach import attach
-from obl_magic.display.text import TextDisplay
+from obl_magic.display.run.text import TextDisplay
 from obl_magic.errors import UsageProblem
+from obl_magic.notebook.attach import attach
 from obl_magic.rundir import existing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]

@@ -83,7 +83,7 @@ def test_the_last_def_of_the_cell_runs_and_the_others_are_its_helpers(kernel: Ke
     """Classes and nested functions are no candidates."""
     body = "def helper():\n    return 7\n\ndef train():\n    def inner(): ...\n    return helper()\n\nclass Z: ...\n"
     succeed(kernel, magic(f"{TWO} --out run", body))
-    assert kernel.value("run.value, run._manifest['function']") == "(7, 'train')"
+    assert kernel.value("run.value, run.record.function") == "(7, 'train')"
 
 
 def test_function_names_another_function_of_the_cell(kernel: Kernel) -> None:
@@ -158,7 +158,7 @@ def test_the_digest_is_that_of_the_source_with_and_without_workers(kernel: Kerne
     cell = succeed(kernel, magic(f"{TWO} --out many", body))
     succeed(kernel, "%%oblivious --function train --out one")
     assert kernel.value("many.digest, one.digest") == str((expected, expected))
-    assert kernel.value("{rank.digest for rank in many._ledger.state.ranks.values() if rank.pid}") == str(
+    assert kernel.value("{rank.digest for rank in many.ledger.state.ranks.values() if rank.pid}") == str(
         {expected}
     )
     assert f"sha256 {expected[:12]}" in cell.displays[0]["text/plain"]
@@ -857,10 +857,11 @@ def test_every_option_of_the_magic_reaches_the_run(monkeypatch: pytest.MonkeyPat
     """What a user types is not dropped on the way."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    from obl_magic import conductor, magics
+    from obl_magic.launch import one_run
+    from obl_magic.notebook import magics
 
     got: dict[str, object] = {}
-    monkeypatch.setattr(conductor, "run", lambda function, **options: got.update(options))
+    monkeypatch.setattr(one_run, "run", lambda function, **options: got.update(options))
     shell = InteractiveShell()
     magics.load(shell)
     options = (

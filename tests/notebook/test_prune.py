@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic import lines
 from obl_magic.errors import UsageProblem
-from obl_magic.kernel_process import this_process
-from obl_magic.prune import prunable
+from obl_magic.notebook import commands
+from obl_magic.notebook.prune import prunable
 from obl_magic.rundir import RunDir, existing
+from obl_magic.runs.owner import this_process
 
 pytestmark = pytest.mark.timing
 
@@ -74,8 +74,8 @@ def test_what_a_run_that_stays_came_from_stays(home: Path, params: str) -> None:
 
 def test_a_run_that_lives_stays(three: list[RunDir]) -> None:
     """Here one that this process is said to conduct, whose log has no end."""
-    manifest = three[0].record()
-    three[0].write_json(three[0].manifest, {**manifest, "kernel": this_process()})
+    record = three[0].record()
+    three[0].write_json(three[0].manifest, {**record.in_json, "kernel": this_process()})
     events = three[0].events.read_text().splitlines(keepends=True)
     three[0].events.write_text("".join(line for line in events if '"ended"' not in line))
     three[0].summary.unlink()
@@ -88,22 +88,22 @@ def test_the_line_shows_what_and_how_much_and_removes_it(
     """``--dry-run`` shows the same and removes nothing."""
     size = sum(path.lstat().st_size for path in three[0].path.rglob("*"))
     said = f"{three[0].id}  {size / 1e6:.1f} MB\ntogether 1 folder, {size / 1e6:.1f} MB\n"
-    assert repr(lines.line_magic(["prune"], 0, keep=2, dry_run=True)) == "nothing was removed (--dry-run)"
+    assert repr(commands.line_magic(["prune"], 0, keep=2, dry_run=True)) == "nothing was removed (--dry-run)"
     assert capsys.readouterr().out == said
     assert three[0].path.is_dir()
-    assert repr(lines.line_magic(["prune"], 0, keep=2)) == "removed"
+    assert repr(commands.line_magic(["prune"], 0, keep=2)) == "removed"
     assert capsys.readouterr().out == said
     assert existing() == three[1:]
-    assert repr(lines.line_magic(["prune"], 0, keep=2)) == "nothing to remove"
+    assert repr(commands.line_magic(["prune"], 0, keep=2)) == "nothing to remove"
 
 
 def test_nothing_is_removed_where_nobody_said_what_stays(three: list[RunDir]) -> None:
     """A slip of the keys must not cost every run."""
     for asked in ({}, {"keep": -1}, {"older_days": -2.0}):
         with pytest.raises(UsageProblem, match=r"--(keep|older)"):
-            lines.line_magic(["prune"], 0, **asked)
+            commands.line_magic(["prune"], 0, **asked)
     with pytest.raises(UsageProblem, match="prune everything; expected --keep N or --older DAYS"):
-        lines.line_magic(["prune", "everything"], 0)
+        commands.line_magic(["prune", "everything"], 0)
     assert existing() == three
 
 

@@ -9,14 +9,14 @@ from unittest import mock
 
 
 def _nothing_reduced(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras.gradients import GradientReducer
+    from obl_magic.worker.frameworks.keras.gradients import GradientReducer
 
     patch(GradientReducer, "_sum", lambda reducer, grads: list(grads))
     patch(GradientReducer, "_mean", lambda reducer, found, sources: found)
 
 
 def _averaged_not_weighted(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import gradients
+    from obl_magic.worker.frameworks.keras import gradients
 
     def weighted(reducer: Any, grads: Any, scope: Any) -> list[Any]:
         return [g if g is None else gradients._times(g, 1.0 / reducer._world.size) for g in grads]
@@ -27,7 +27,7 @@ def _averaged_not_weighted(patch: Callable[..., None], rank: int) -> None:
 def _gathered_without_gradient(patch: Callable[..., None], rank: int) -> None:
     import tensorflow as tf
 
-    from obl_magic.worker.keras import plans, rows
+    from obl_magic.worker.frameworks.keras import plans, rows
 
     gather = rows.all_rows
     for module in (plans, rows):
@@ -35,35 +35,35 @@ def _gathered_without_gradient(patch: Callable[..., None], rank: int) -> None:
 
 
 def _parts_added_twice(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import rows
+    from obl_magic.worker.frameworks.keras import rows
 
     mean = rows.mean_over_ranks
     patch(rows, "mean_over_ranks", lambda values, world: [2 * value for value in mean(values, world)])
 
 
 def _every_proof_agrees(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import call_state, proof
+    from obl_magic.worker.frameworks.keras import call_state, proof
 
     for module in (call_state, proof):
         patch(module, "alike", lambda mine, whole: True)
 
 
 def _noise_of_each_ranks_own(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import randomness
+    from obl_magic.worker.frameworks.keras import randomness
 
     patch(randomness, "_rows_of", lambda shape: None)
 
 
 def _slices_borrow_memory(patch: Callable[..., None], rank: int) -> None:
     """TensorFlow then writes its results into arrays of the user's."""
-    from obl_magic.worker.keras import data, shards, steps
+    from obl_magic.worker.frameworks.keras import data, shards, steps
 
     for module in (data, shards, steps):
         patch(module, "own", lambda leaf: leaf)
 
 
 def _nothing_sharded(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import data, shards
+    from obl_magic.worker.frameworks.keras import data, shards
 
     for module in (data, shards):
         patch(module, "bounds", lambda total, rank, size: (total * 0, total))
@@ -76,7 +76,7 @@ def _nothing_sharded_but_averaged(patch: Callable[..., None], rank: int) -> None
 
 
 def _nothing_broadcast(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras.state import SharedState
+    from obl_magic.worker.frameworks.keras.state import SharedState
 
     patch(SharedState, "broadcast", lambda state, variables: None)
     _seeds_differ(patch, rank)
@@ -91,19 +91,19 @@ def _seeds_differ(patch: Callable[..., None], rank: int) -> None:
 
 
 def _metrics_not_combined(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import metrics
+    from obl_magic.worker.frameworks.keras import metrics
 
     patch(metrics, "combine", lambda world, *args, **kwargs: None)
 
 
 def _denominators_local(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import losses
+    from obl_magic.worker.frameworks.keras import losses
 
     patch(losses, "_correction", lambda *args, **kwargs: 1.0)
 
 
 def _stand_ins_counted(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import metrics
+    from obl_magic.worker.frameworks.keras import metrics
 
     patch(metrics, "take_back", lambda *args, **kwargs: None)
 
@@ -117,7 +117,7 @@ def _data_differ(patch: Callable[..., None], rank: int) -> None:
 
 
 def _data_differ_unseen(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.keras import proof, same_data
+    from obl_magic.worker.frameworks.keras import proof, same_data
 
     _data_differ(patch, rank)
     patch(same_data, "_same", lambda mark, other: True)

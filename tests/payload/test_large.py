@@ -91,7 +91,7 @@ def kernel(*arguments: object) -> dict[str, Any]:
         check=False,
         env={
             **os.environ,
-            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}",
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}:{Path(__file__).parents[2]}",
         },
     )
     assert done.returncode == 0, done.stderr

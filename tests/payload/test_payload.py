@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from obl_magic import payload
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 CALL = """
 import sys

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import obl_magic
-from obl_magic import trust
 from obl_magic.errors import OblError, SetupProblem, UsageProblem
 from obl_magic.export import export
-from obl_magic.runs import Run
+from obl_magic.rundir import trust
+from obl_magic.runs.run import Run
 
 ANOTHER = 12345
 """A user who is not here."""
@@ -166,10 +166,10 @@ def test_a_search_of_others_is_not_gone_on_with(home: Path) -> None:
 
     study = obl_magic.search(score, "x=float(0,1)", trials=1, maximize="value", quiet=True)
     trust._MADE.clear()  # as in another kernel
-    study._folder.path.chmod(0o777)
+    study.folder.path.chmod(0o777)
     with pytest.raises(UsageProblem, match=r"resume=.* others can write .*chmod go-w .*copy it: cp -r"):
         obl_magic.search(score, resume=study.id, trials=2, quiet=True)
-    study._folder.path.chmod(0o700)
+    study.folder.path.chmod(0o700)
     assert len(obl_magic.search(score, resume=study.id, trials=2, quiet=True).trials) == 2
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic.attach import attach
 from obl_magic.errors import Damaged
-from obl_magic.kernel_process import this_process
-from obl_magic.leftovers import remove_leftovers
-from obl_magic.lines import runs_table
-from obl_magic.runs import Run
-from obl_magic.study.results import open_results
+from obl_magic.notebook.attach import attach
+from obl_magic.notebook.commands import runs_table
+from obl_magic.runs.leftovers import remove_leftovers
+from obl_magic.runs.owner import this_process
+from obl_magic.runs.run import Run
+from obl_magic.study.find import open_results
 
 DAMAGE = {
     "empty": (lambda text: "", "empty"),
@@ -60,14 +60,14 @@ def test_a_record_of_a_newer_version_is_not_misread(home: Path) -> None:
     """Its format stands in it; one from before there was a format is read."""
     new, old = obl_magic.run(train, quiet=True), obl_magic.run(train, quiet=True)
     told = json.loads((new.dir / "run.json").read_text())
-    assert told["format"] == 1
-    (new.dir / "run.json").write_text(json.dumps({**told, "format": 2}))
+    assert told["format"] == 2
+    (new.dir / "run.json").write_text(json.dumps({**told, "format": 3}))
     told = json.loads((old.dir / "run.json").read_text())
     del told["format"]
     (old.dir / "run.json").write_text(json.dumps(told))
-    with pytest.raises(Damaged, match=r"of format 2, which a newer obl_magic has written; expected format 1"):
+    with pytest.raises(Damaged, match=r"of format 3, which a newer obl_magic has written; expected format 2"):
         Run.open(new.id)
-    assert "of format 2" in runs_table().set_index("run").loc[new.id, "status"]
+    assert "of format 3" in runs_table().set_index("run").loc[new.id, "status"]
     assert Run.open(old.id).value == 0.1
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_search_is_named_beside_the_healthy_ones(home: Path) -> None:
     """``best`` means the newest that can be read."""
     good = obl_magic.search(train, "lr=float(0,1)", trials=2, maximize="value", quiet=True)
     bad = obl_magic.search(train, "lr=float(0,1)", trials=1, maximize="value", quiet=True, out="named")
-    bad._folder.manifest.write_text("{")
+    bad.folder.manifest.write_text("{")
     table = runs_table().set_index("run")
     assert table.loc[good.id, "status"] == "succeeded"
     assert table.loc[bad.id, "status"].startswith("damaged: ")
@@ -137,9 +137,9 @@ def test_runs_of_one_second_are_listed_newest_first(home: Path) -> None:
 def test_a_search_elsewhere_lives_while_one_of_its_trials_does(home: Path) -> None:
     """On another machine a trial may take an hour; neither its arrays are removed nor is it called over."""
     study = obl_magic.search(train, "lr=float(0,1)", trials=1, maximize="value", quiet=True)
-    folder = study._folder
+    folder = study.folder
     elsewhere = {**this_process(), "host": "elsewhere", "boot_id": "another"}
-    told = {**folder.record(), "status": "running", "kernel": elsewhere}
+    told = {**folder.record().in_json, "status": "running", "kernel": elsewhere}
     folder.shared.write_json(folder.manifest, told)
     (folder.path / "job.bin").write_bytes(b"arrays")
     folder.trial(0).changes.write_bytes(b"arguments")

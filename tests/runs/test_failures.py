@@ -13,8 +13,8 @@ from obl_magic import payload
 from obl_magic.errors import RankDied, RunFailed, RunStalled, RunTimedOut
 from obl_magic.events.event import Ended, Event, Failed, Log, Started
 from obl_magic.events.fold import RunState, empty, fold
-from obl_magic.failures import Death, error_of, read_death
 from obl_magic.rundir import RunDir
+from obl_magic.runs.failures import Death, error_of, read_death
 
 OPENMPI_5_KILLED = """--------------------------------------------------------------------------
 prterun noticed that process rank 1 with PID 16221 on node vm exited on

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import obl_magic
-from obl_magic.jobs import Jobs
+from obl_magic.runs.jobs import Jobs
 
 
 def written(folder: Path, name: str, size: int) -> Path:

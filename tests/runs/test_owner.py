@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from obl_magic.kernel_process import SILENT_S, is_gone, this_process
+from obl_magic.runs.owner import SILENT_S, is_gone, this_process
 
 
 def test_this_process_lives() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from obl_magic import doctor
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.install_horovod import Stamp
-from obl_magic.world.mpi import Mpi
+from obl_magic.setup import doctor
+from obl_magic.setup.install_horovod import Stamp
+from obl_magic.world.launchers.openmpi import Mpi
 
 WELL = doctor.Installed(
     tensorflow="2.21.0",
@@ -226,7 +226,7 @@ def test_the_html_table_escapes_what_was_found() -> None:
 def test_the_doctor_is_quick_and_imports_no_framework() -> None:
     """Choosing an engine costs a run nothing: no TensorFlow, no Keras, no MPI is loaded for it."""
     program = (
-        "import sys, obl_magic.doctor as d\n"
+        "import sys, obl_magic.setup.doctor as d\n"
         "d.examine(); d.look()\n"
         "print(*({'tensorflow', 'keras', 'horovod', 'mpi4py', 'IPython', 'numpy'} & set(sys.modules)))"
     )

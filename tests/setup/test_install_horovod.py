@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from obl_magic import install_horovod as builder
 from obl_magic.errors import SetupProblem
-from obl_magic.world import mpi as launcher
+from obl_magic.setup import install_horovod as builder
+from obl_magic.world.launchers import openmpi as launcher
 
 OPEN_MPI = launcher.Mpi("openmpi", "5.0.11", 5, "/somewhere/mpirun")
 

@@ -14,7 +14,8 @@ import pytest
 
 import obl_magic
 from obl_magic.errors import OblError, UsageProblem
-from obl_magic.study.results import AblationResult, open_results
+from obl_magic.study.ablation_result import AblationResult
+from obl_magic.study.find import open_results
 
 pytestmark = pytest.mark.timing
 
@@ -232,7 +233,7 @@ def test_an_ablation_may_begin_from_a_searchs_parameters(home: Path) -> None:
     study = obl_magic.search(flagged, "x=float(2,3)", maximize="value", trials=3, quiet=True)
     result = ablate(flagged, "flags=good", params=study, maximize="value")
     assert result.base.value == study.best.value
-    assert result.base._manifest["lineage"]["params"]["study"] == study.id
+    assert result.base.record.lineage["params"]["study"] == study.id
     assert rows(result).delta["good"] == pytest.approx(-1)
 
 

@@ -12,17 +12,18 @@ import pytest
 from obl_magic import rundir
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Metric, Result
-from obl_magic.interrupts import Presses
-from obl_magic.plan.ablation import Ablation
-from obl_magic.study.driver import Asked, Driver
+from obl_magic.launch.interrupts import Presses
+from obl_magic.rundir.record import RunRecord
+from obl_magic.study.driver import Driver, Shared
 from obl_magic.study.objective import Objective
+from obl_magic.study.plan.ablation import Ablation
 from obl_magic.study.record import Records
-from obl_magic.study.seats import Call
+from obl_magic.study.seats import Prepared
 from obl_magic.values import Component, Job, Outcome, Settings, Trial
 
 pytestmark = pytest.mark.timing
 
-Runs = Callable[[Call], None]
+Runs = Callable[[Prepared], None]
 SOON_S = 20.0
 
 
@@ -53,9 +54,9 @@ class Seat:
     """Runs trials by calling a function; is closed once."""
 
     def __init__(self, runs: Runs) -> None:
-        self._runs, self.closed, self.calls = runs, 0, list[Call]()
+        self._runs, self.closed, self.calls = runs, 0, list[Prepared]()
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Prepared) -> None:
         self.calls.append(call)
         self._runs(call)
 
@@ -63,14 +64,14 @@ class Seat:
         self.closed += 1
 
 
-def ends(call: Call, status: str = "succeeded", error: str = "", **returned: float) -> None:
+def ends(call: Prepared, status: str = "succeeded", error: str = "", **returned: float) -> None:
     """Says that a trial has ended."""
     if status == "succeeded":
         call.ledger.add(Result(0, time.time(), "", 0, None, dict(returned)))
     call.ledger.add(Ended(LAUNCHER, time.time(), status, error))
 
 
-def well(call: Call) -> None:
+def well(call: Prepared) -> None:
     """Ends with a loss equal to its number."""
     ends(call, loss=float(call.changes["args"]["x"]))
 
@@ -82,10 +83,10 @@ def conducted(
     """A driver over seats, not started."""
     folder = rundir.create_study(tmp_path)
     job = Job("f", "", "", b"", {"y": 1}, (), 0, Settings(), "alone", str(folder.path))
-    manifest = {"header": {}, "workers": 1, "digest": "", "function": "f"}
-    asked = Asked(folder, job, manifest, Objective("loss", "minimize"), judges, keep)
+    record = RunRecord("", "f", "", 1, "alone")
+    shared = Shared(folder, job, record, Objective("loss", "minimize"), judges, keep)
     return Driver(
-        asked, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, timeout_s
+        shared, plan, seats, Records(folder.rows), Presses() if stopping is None else stopping, timeout_s
     )
 
 
@@ -111,7 +112,7 @@ def test_no_seat_waits_for_another(tmp_path: Path) -> None:
     """Six trials pass while one is under way."""
     others = threading.Event()
 
-    def slow(call: Call) -> None:
+    def slow(call: Prepared) -> None:
         if call.changes["args"]["x"] == 0:
             assert others.wait(SOON_S)
         elif len(plan.told) == 5:
@@ -205,7 +206,7 @@ def test_an_interrupt_ends_it_and_an_interrupted_trial_is_not_told(tmp_path: Pat
     """It may be done again."""
     plan, stopping = Numbers(5), Presses()
 
-    def interrupted(call: Call) -> None:
+    def interrupted(call: Prepared) -> None:
         if call.changes["seed"] == 102:
             stopping.press()
             ends(call, "interrupted", "interrupted")
@@ -221,7 +222,7 @@ def test_a_deadline_ends_trials_under_way(tmp_path: Path) -> None:
     """And no more are begun."""
     plan, stopping = Numbers(5), Presses()
 
-    def until_the_end(call: Call) -> None:
+    def until_the_end(call: Prepared) -> None:
         while not stopping:
             threading.Event().wait(0.01)
         ends(call, "interrupted", "interrupted")
@@ -237,7 +238,7 @@ def test_an_interrupt_in_the_calling_thread_passes_through(tmp_path: Path) -> No
     """Where trials run in the kernel; it is counted, and the seat closed."""
     stopping = Presses()
 
-    def pressed(call: Call) -> None:
+    def pressed(call: Prepared) -> None:
         raise KeyboardInterrupt
 
     seat = Seat(pressed)
@@ -251,7 +252,7 @@ def test_values_on_the_way_are_judged_by_the_plan_where_it_prunes(tmp_path: Path
     """By trial and step."""
     plan, answers = Numbers(2), list[bool]()
 
-    def asks(call: Call) -> None:
+    def asks(call: Prepared) -> None:
         assert call.judge is not None
         answers.append(call.judge(3, float(2 * call.changes["args"]["x"])))
         well(call)
@@ -266,7 +267,7 @@ def test_weights_of_the_best_trials_only_are_kept(tmp_path: Path, keep: int) -> 
     """The disk does not grow with the study; a failed trial's go as well."""
     values = [3.0, 1.0, 2.0, float("nan"), 0.5]
 
-    def weighs(call: Call) -> None:
+    def weighs(call: Prepared) -> None:
         call.ledger.folder.weights.write_bytes(b"w")
         ends(call, loss=values[call.changes["args"]["x"]])
 
@@ -280,7 +281,7 @@ def test_busy_shares_stay_between_nothing_and_all(tmp_path: Path) -> None:
     running = list[float]()
     driver: Driver
 
-    def looks(call: Call) -> None:
+    def looks(call: Prepared) -> None:
         running.extend(driver.busy)
         assert [live.trial.number for live in driver.live] == [call.changes["args"]["x"]]
         well(call)
@@ -295,7 +296,7 @@ def test_busy_shares_stay_between_nothing_and_all(tmp_path: Path) -> None:
 def test_every_metric_of_a_curve_is_kept(tmp_path: Path) -> None:
     """Five sent, five kept."""
 
-    def curve(call: Call) -> None:
+    def curve(call: Prepared) -> None:
         for step in range(5):
             call.ledger.add(Metric(0, time.time(), {"loss": float(step)}, step, None))
         ends(call)

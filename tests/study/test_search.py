@@ -17,7 +17,8 @@ import searched
 import obl_magic
 from obl_magic import report
 from obl_magic.errors import UsageProblem
-from obl_magic.study.results import Study, open_results
+from obl_magic.study.find import open_results
+from obl_magic.study.search_result import Study
 
 pytestmark = pytest.mark.timing
 
@@ -523,7 +524,7 @@ def test_a_search_that_has_ended_goes_on_when_more_trials_are_wanted(home: Path)
     more = obl_magic.search(bowl, resume=first.id, trials=5, quiet=True)
     assert more.trials.x.tolist()[:3] == first.trials.x.tolist()
     assert more.trials.status.tolist() == ["succeeded"] * 5
-    assert more._manifest["asked"]["trials"] == 5
+    assert more.record.asked["trials"] == 5
 
 
 def test_going_on_with_another_search_is_refused_and_leaves_it_as_it_was(home: Path) -> None:
@@ -564,10 +565,10 @@ def test_going_on_with_another_function_is_said(home: Path) -> None:
 
     study = obl_magic.search(other, resume="mine", trials=2, quiet=True)
     assert (
-        f"the function is not that of the earlier trials (sha256 {first.digest[:12]})" in study._header.lines
+        f"the function is not that of the earlier trials (sha256 {first.digest[:12]})" in study.record.lines
     )
     assert "earlier trials" not in str(
-        obl_magic.search(other, resume="mine", trials=3, quiet=True)._header.lines
+        obl_magic.search(other, resume="mine", trials=3, quiet=True).record.lines
     )
 
 

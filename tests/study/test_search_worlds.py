@@ -19,7 +19,8 @@ import searched
 import obl_magic
 from obl_magic.errors import RunTimedOut, UsageProblem
 from obl_magic.rundir import StudyDir
-from obl_magic.study.results import Study, open_results
+from obl_magic.study.find import open_results
+from obl_magic.study.search_result import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -334,7 +335,7 @@ def test_a_search_in_the_background_is_live(home: Path) -> None:
     with pytest.raises(UsageProblem, match="which is under way; expected a search that has ended"):
         search(searched.waits_for_ever, None, resume=study.id)
     elsewhere = open_results(StudyDir(study.dir))  # as another kernel sees it
-    (going,) = (row for row in elsewhere._shown().rows if row.status == "running")
+    (going,) = (row for row in elsewhere.shown().rows if row.status == "running")
     assert going.duration_s is not None
     assert 0 <= going.duration_s < 90
     study.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from obl_magic.worker.frameworks import when_imported
+from obl_magic.worker.on_import import when_imported
 
 
 @pytest.fixture

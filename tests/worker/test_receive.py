@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from obl_magic.payload import buffers
-from obl_magic.world import mpi
+from obl_magic.world.launchers import openmpi
 from obl_magic.world.process import is_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
@@ -35,9 +35,9 @@ def file(tmp_path: Path) -> Path:
 def ranks(file: Path, blind: str, chunk_bytes: int = 3_000_001) -> list[dict[str, Any]]:
     """What three ranks found, of which the blind ones do not see the file."""
     program = [sys.executable, str(PROGRAM), str(file), blind, str(chunk_bytes)]
-    launcher = mpi.require()
-    argv = mpi.command(launcher, 3, program, cores=mpi.cores(), root=is_root())
-    env = mpi.environment(launcher, os.environ, ranks=3, cores=mpi.cores(), engine="mpi")
+    launcher = openmpi.require()
+    argv = openmpi.command(launcher, 3, program, cores=openmpi.cores(), root=is_root())
+    env = openmpi.environment(launcher, os.environ, ranks=3, cores=openmpi.cores(), engine="mpi")
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]

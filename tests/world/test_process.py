@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from obl_magic.errors import SetupProblem
-from obl_magic.world import mpi
+from obl_magic.world.launchers import openmpi
 from obl_magic.world.process import World, is_root
 
 pytestmark = pytest.mark.timing
@@ -73,9 +73,9 @@ def python(text: str) -> list[str]:
 
 def mpirun(ranks: int, text: str) -> tuple[list[str], dict[str, str]]:
     """The command line and environment of a small program on some ranks."""
-    launcher = mpi.require()
-    argv = mpi.command(launcher, ranks, python(text), cores=1, root=is_root())
-    return argv, mpi.environment(launcher, os.environ, ranks=ranks, cores=1, engine="mpi")
+    launcher = openmpi.require()
+    argv = openmpi.command(launcher, ranks, python(text), cores=1, root=is_root())
+    return argv, openmpi.environment(launcher, os.environ, ranks=ranks, cores=1, engine="mpi")
 
 
 def test_a_world_says_its_lines_and_its_words_apart(tmp_path: Path) -> None:

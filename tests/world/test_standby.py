@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import obl_magic
-from obl_magic.launched import wanted
+from obl_magic.launch.on_ranks import wanted
 from obl_magic.world import standby
 from obl_magic.world.standby import STANDBY, Standby
 

@@ -12,8 +12,8 @@ import pytest
 
 import obl_magic
 from obl_magic.errors import SetupProblem
-from obl_magic.study.results import open_results
-from obl_magic.threads import begin
+from obl_magic.study.find import open_results
+from obl_magic.world.threads import begin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 

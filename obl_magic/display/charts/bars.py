@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from obl_magic.display.base import number, one_line, shorten
-from obl_magic.display.curves import drawable
-from obl_magic.display.palette import LINE, NEUTRAL, TRAIN, VALIDATION
-from obl_magic.display.studies import ComponentLine, StudyHeader, StudyState, placed
-from obl_magic.display.svg import faint, heading, nice, picture, tick
+from obl_magic.display.charts.curves import drawable
+from obl_magic.display.charts.palette import LINE, NEUTRAL, TRAIN, VALIDATION
+from obl_magic.display.charts.svg import faint, heading, nice, picture, tick
+from obl_magic.display.run.view import number, one_line, shorten
+from obl_magic.display.study.view import ComponentLine, StudyState, placed
+from obl_magic.rundir.record import StudyRecord
 
 HARM, GAIN = VALIDATION, TRAIN
 """Losing it makes the quantity worse, or better: no good and bad, so not green and red."""
@@ -50,7 +51,7 @@ def importances_svg(state: StudyState) -> str:
     return picture(268, 32 + _ROW * len(ranked), said, body)
 
 
-def deltas_svg(header: StudyHeader, components: Sequence[ComponentLine]) -> str:
+def deltas_svg(header: StudyRecord, components: Sequence[ComponentLine]) -> str:
     """What the quantity changes by without each component, and its spread; "" where nothing is known.
 
     A bar that may be chance is pale with a dashed edge.
@@ -87,7 +88,7 @@ def _x(value: float, low: float, high: float) -> float:
     return _LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT)
 
 
-def _directions(header: StudyHeader, low: float, high: float) -> list[str]:
+def _directions(header: StudyRecord, low: float, high: float) -> list[str]:
     """Which side is worse."""
     zero, pieces = _x(0.0, low, high), []
     worse_left = header.direction == "maximize"

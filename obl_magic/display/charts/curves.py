@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from obl_magic.display.base import one_line
+from obl_magic.display.run.view import one_line
 from obl_magic.events.fold import MetricRow
 from obl_magic.events.table import Course, MetricTable
 

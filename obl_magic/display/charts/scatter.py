@@ -7,19 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from obl_magic.display.base import number, one_line, shorten
-from obl_magic.display.curves import Curve, drawable, thinned
-from obl_magic.display.palette import ACTIVE, BAD, LINE, NEUTRAL, TRAIN, VALIDATION
-from obl_magic.display.studies import (
-    StudyHeader,
-    StudyState,
-    TrialRow,
-    best_trial,
-    harm,
-    has_ended,
-    placed,
-)
-from obl_magic.display.svg import faint, heading, nice, picture, tick
+from obl_magic.display.charts.curves import Curve, drawable, thinned
+from obl_magic.display.charts.palette import ACTIVE, BAD, LINE, NEUTRAL, TRAIN, VALIDATION
+from obl_magic.display.charts.svg import faint, heading, nice, picture, tick
+from obl_magic.display.run.view import number, one_line, shorten
+from obl_magic.display.study.view import StudyState, TrialRow, best_trial, harm, has_ended, placed
+from obl_magic.rundir.record import StudyRecord
 
 _MOST_DOTS = 1500
 _MOST_MARKS = 400
@@ -50,7 +43,7 @@ class _Scale:
 Dot = tuple[float, float]
 
 
-def history_svg(header: StudyHeader, state: StudyState) -> str:
+def history_svg(header: StudyRecord, state: StudyState) -> str:
     """Each trial at its number and value, and the best so far as a line; "" before there are two trials.
 
     Trials without a value are crosses at the worse edge; what is much worse than most lies at that edge too.
@@ -78,7 +71,7 @@ def history_svg(header: StudyHeader, state: StudyState) -> str:
     return picture(410, 172, said, body)
 
 
-def slices_svg(header: StudyHeader, state: StudyState) -> tuple[str, ...]:
+def slices_svg(header: StudyRecord, state: StudyState) -> tuple[str, ...]:
     """The quantity over each numeric parameter, the most important first; none for fewer than 3 trials."""
     succeeded = [row for row in state.rows if row.status == "succeeded" and placed(row.value) is not None]
     names = list(dict.fromkeys(name for row in succeeded for name in row.params))
@@ -162,7 +155,7 @@ def _path(places: Sequence[Dot], shape: str, most: int, how: str) -> str:
     return f'<path d="{path}" fill="none" {how}/>'
 
 
-def _best_line(header: StudyHeader, succeeded: list[Dot], across: _Scale, down: _Scale) -> list[str]:
+def _best_line(header: StudyRecord, succeeded: list[Dot], across: _Scale, down: _Scale) -> list[str]:
     """The best so far as steps, the best of all ringed and told at the right."""
     bests = succeeded[:1]
     for n, value in succeeded[1:]:
@@ -194,7 +187,7 @@ def _word(x: float, y: float, text: str, colour: str) -> str:
     )
 
 
-def _slice(header: StudyHeader, name: str, rows: Sequence[TrialRow]) -> str:
+def _slice(header: StudyRecord, name: str, rows: Sequence[TrialRow]) -> str:
     """The quantity over one parameter, its axis logarithmic where that spreads the values; "" if not numeric."""
     known = [(_numeric(row.params.get(name)), placed(row.value)) for row in rows]
     dots = [(x, y) for x, y in known if x is not None and y is not None]

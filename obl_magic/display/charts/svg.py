@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-from obl_magic.display.base import number, shorten
-from obl_magic.display.curves import Chart, Curve, drawable, thinned
-from obl_magic.display.palette import LINE, TRAIN, VALIDATION
+from obl_magic.display.charts.curves import Chart, Curve, drawable, thinned
+from obl_magic.display.charts.palette import LINE, TRAIN, VALIDATION
+from obl_magic.display.run.view import number, shorten
 
 WIDTH, HEIGHT = 332, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 84, 30, 24

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from obl_magic.display.base import SHOWN_METRICS, Failure, Header, View, number, shorten, view
-from obl_magic.display.curves import Curve, charts, curves
-from obl_magic.display.palette import ACTIVE, BAD, CAUTION, GOOD, GROUND, LINE, NEUTRAL
-from obl_magic.display.svg import chart_svg
+from obl_magic.display.charts.curves import Curve, charts, curves
+from obl_magic.display.charts.palette import ACTIVE, BAD, CAUTION, GOOD, GROUND, LINE, NEUTRAL
+from obl_magic.display.charts.svg import chart_svg
+from obl_magic.display.run.view import SHOWN_METRICS, Failure, View, number, shorten, view
 from obl_magic.events.fold import MetricRow, RunState
+from obl_magic.rundir.record import RunRecord
 
 _MOST_CHARTS = 4
 _MOST_ROWS = 40
@@ -45,7 +46,9 @@ def panel_html(shown: View) -> str:
     )
 
 
-def still_html(header: Header, state: RunState, rows: Sequence[MetricRow], now_s: float | None = None) -> str:
+def still_html(
+    header: RunRecord, state: RunState, rows: Sequence[MetricRow], now_s: float | None = None
+) -> str:
     """What stays of a run in the notebook; for a run on its way, what is known so far.
 
     Args:

@@ -8,20 +8,11 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
-from obl_magic.display.base import (
-    SHOWN_METRICS,
-    Failure,
-    Header,
-    Lines,
-    Pace,
-    View,
-    number,
-    shorten,
-    view,
-)
-from obl_magic.display.curves import Curve, curves, sparkline
+from obl_magic.display.charts.curves import Curve, curves, sparkline
+from obl_magic.display.run.view import SHOWN_METRICS, Failure, Lines, Pace, View, number, shorten, view
 from obl_magic.events.event import Progress
 from obl_magic.events.fold import MetricRow, RunState, empty
+from obl_magic.rundir.record import RunRecord
 
 _BAR = 12
 _TO_THE_RIGHT = (False, True, True, False, False)
@@ -56,9 +47,9 @@ class TextDisplay:
         self._lines = Lines()
         self._drawn = 0
         self._epochs = _Epochs()
-        self._header: Header | None = None
+        self._header: RunRecord | None = None
 
-    def begin(self, header: Header) -> None:
+    def begin(self, header: RunRecord) -> None:
         """Writes what is known before the run, and the remarks."""
         self._header = header
         shown = view(header, empty(), header.started_s)
@@ -180,7 +171,7 @@ def world_line(shown: View) -> str:
     return " · ".join(part for part in (shown.world, shown.engine, shown.batch, digest) if part)
 
 
-def summary(header: Header, state: RunState, rows: Sequence[MetricRow], now_s: float | None = None) -> str:
+def summary(header: RunRecord, state: RunState, rows: Sequence[MetricRow], now_s: float | None = None) -> str:
     """A run in a few lines of plain text: how it went, its metrics, its notes, where it lies.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from obl_magic.events.event import Failed, Progress
 from obl_magic.events.fold import MetricRow, RankState, RunState
+from obl_magic.rundir.record import RunRecord
 
 PER_SECOND = 4.0
 """How often a live display may be redrawn."""
@@ -22,37 +23,10 @@ SHOWN_METRICS = 12
 SHOWN_NOTES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What is known of a run before its first event.
-
-    Attributes:
-        run_id: the run's id. function: the training function's name. digest: sha256 of its source.
-        workers: number of ranks, or None for a call inside the kernel.
-        engine: collectives in use. engine_reason: why this engine, or "".
-        batch: ``global`` or ``per-worker``. cores: logical cores of this host.
-        started_s: Unix time in seconds at which the run began.
-        lines: short remarks, shown once.
-        folder: the run's folder as the user would type it, or "".
-    """
-
-    run_id: str
-    function: str
-    digest: str
-    workers: int | None
-    engine: str
-    engine_reason: str
-    batch: str
-    cores: int
-    started_s: float
-    lines: tuple[str, ...] = ()
-    folder: str = ""
-
-
 class Display(Protocol):
     """Shows one run while it runs. The conductor calls it from one thread, in this order."""
 
-    def begin(self, header: Header) -> None:
+    def begin(self, header: RunRecord) -> None:
         """Shows that the run is being launched."""
 
     def text(self, rank: int, stream: str, text: str, many: bool) -> None:
@@ -95,7 +69,7 @@ class Display(Protocol):
 class NoDisplay:
     """The quiet display: shows nothing."""
 
-    def begin(self, header: Header) -> None:
+    def begin(self, header: RunRecord) -> None:
         """Shows nothing."""
 
     def text(self, rank: int, stream: str, text: str, many: bool) -> None:
@@ -241,7 +215,7 @@ class View:
     folder: str
 
 
-def view(header: Header, state: RunState, now_s: float) -> View:
+def view(header: RunRecord, state: RunState, now_s: float) -> View:
     """The run in words.
 
     Args:
@@ -269,7 +243,7 @@ def view(header: Header, state: RunState, now_s: float) -> View:
         remarks=tuple(one_line(text) for text in header.lines),
         notes=_notes(state, standing),
         failure=_failure(header, state, standing),
-        run_id=one_line(header.run_id),
+        run_id=one_line(header.id),
         folder=one_line(header.folder),
     )
 
@@ -373,14 +347,14 @@ def rank_names(ranks: Iterable[int]) -> str:
     return ", ".join(words)
 
 
-def _world(header: Header) -> str:
+def _world(header: RunRecord) -> str:
     if header.workers is None:
         return "in the kernel"
     workers = f"{header.workers:,} worker" + ("" if header.workers == 1 else "s")
     return f"{workers} on {header.cores:,} cores" if header.workers > header.cores > 0 else workers
 
 
-def _engine(header: Header, state: RunState) -> str:
+def _engine(header: RunRecord, state: RunState) -> str:
     """The engine in use; the reason belongs to the one that was chosen. In the kernel there is none."""
     if header.workers is None:
         return ""
@@ -414,12 +388,12 @@ def _figures(state: RunState) -> tuple[Figure, ...]:
     return tuple(Figure(one_line(name), number(value)) for name, value in (state.latest or {}).items())
 
 
-def _expected(header: Header, state: RunState) -> dict[int, RankState]:
+def _expected(header: RunRecord, state: RunState) -> dict[int, RankState]:
     known = {rank: of for rank, of in state.ranks.items() if rank >= 0}
     return {rank: known.get(rank, RankState()) for rank in sorted({*range(header.workers or 0), *known})}
 
 
-def _rank_words(header: Header, state: RunState, standing: Status) -> dict[int, str]:
+def _rank_words(header: RunRecord, state: RunState, standing: Status) -> dict[int, str]:
     return {rank: _rank_word(of, standing.over) for rank, of in _expected(header, state).items()}
 
 
@@ -429,7 +403,7 @@ def _rank_word(of: RankState, over: bool) -> str:
     return "starting" if of.state == "waiting" else of.state
 
 
-def _ranks(header: Header, state: RunState, standing: Status) -> str:
+def _ranks(header: RunRecord, state: RunState, standing: Status) -> str:
     if header.workers is None or standing.word == "succeeded":
         return ""
     words = _rank_words(header, state, standing)
@@ -481,7 +455,7 @@ def _notes(state: RunState, standing: Status) -> tuple[str, ...]:
     return (*notes[:SHOWN_NOTES], *([f"and {left_out} more notes"] if left_out > 0 else []))
 
 
-def _failure(header: Header, state: RunState, standing: Status) -> Failure | None:
+def _failure(header: RunRecord, state: RunState, standing: Status) -> Failure | None:
     failures = _current_failures(state, standing)
     if not failures:
         error = printable(state.error).strip()
@@ -498,7 +472,7 @@ def _failure(header: Header, state: RunState, standing: Status) -> Failure | Non
     )
 
 
-def _others(header: Header, state: RunState, standing: Status, failed: dict[int, str]) -> str:
+def _others(header: RunRecord, state: RunState, standing: Status, failed: dict[int, str]) -> str:
     """One line for all ranks but the first of ``failed``; one whose error is known says its type."""
     if header.workers is None or header.workers < 2:
         return ""

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from obl_magic.display.bars import deltas_svg, importances_svg
-from obl_magic.display.base import shorten
-from obl_magic.display.html import CELL, FAINT, FIRST, MONO, TONES, alarm, dotted, frame, listed
-from obl_magic.display.palette import BAD, GOOD, GROUND, LINE
-from obl_magic.display.scatter import history_svg, slices_svg, spark_svg
-from obl_magic.display.studies import (
+from obl_magic.display.charts.bars import deltas_svg, importances_svg
+from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE
+from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
+from obl_magic.display.run.html import CELL, FAINT, FIRST, MONO, TONES, alarm, dotted, frame, listed
+from obl_magic.display.run.view import shorten
+from obl_magic.display.study.view import (
     NOTHING,
     STILL_ROWS,
     ComponentLine,
     Mark,
-    StudyHeader,
     StudyState,
     StudyView,
     TrialLine,
     study_view,
 )
+from obl_magic.rundir.record import StudyRecord
 
 _TABLE = "border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto"
 _NARROW = CELL.replace("padding-left:24px", "padding-left:12px")
@@ -47,7 +47,7 @@ def study_panel_html(shown: StudyView) -> str:
     )
 
 
-def study_still_html(header: StudyHeader, state: StudyState) -> str:
+def study_still_html(header: StudyRecord, state: StudyState) -> str:
     """What stays of a study in the notebook; of one on its way, what is known so far."""
     shown = study_view(header, state, STILL_ROWS)
     return frame(
@@ -66,7 +66,7 @@ def study_still_html(header: StudyHeader, state: StudyState) -> str:
     )
 
 
-def _pictures(header: StudyHeader, state: StudyState, shown: StudyView) -> list[str]:
+def _pictures(header: StudyRecord, state: StudyState, shown: StudyView) -> list[str]:
     if header.kind != "search":
         return [_side_by_side(deltas_svg(header, shown.components))]
     return [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from obl_magic.display.base import Pace
 from obl_magic.display.notebook import Bundle, Handle, publish
-from obl_magic.display.studies import StudyHeader, StudyState, StudyView, study_view
-from obl_magic.display.studies_html import study_panel_html, study_still_html
-from obl_magic.display.studies_text import study_status_line, study_summary
+from obl_magic.display.run.view import Pace
+from obl_magic.display.study.html import study_panel_html, study_still_html
+from obl_magic.display.study.text import study_status_line, study_summary
+from obl_magic.display.study.view import StudyState, StudyView, study_view
+from obl_magic.rundir.record import StudyRecord
 
 
 class NotebookStudyDisplay:
@@ -21,11 +22,11 @@ class NotebookStudyDisplay:
     def __init__(self, show: Callable[[Bundle], Handle] = publish) -> None:
         self._show = show
         self._pace = Pace()
-        self._header: StudyHeader | None = None
+        self._header: StudyRecord | None = None
         self._handle: Handle | None = None
         self._shown: StudyView | None = None
 
-    def begin(self, header: StudyHeader) -> None:
+    def begin(self, header: StudyRecord) -> None:
         """Shows the panel."""
         self._header = header
         self._shown = study_view(header, StudyState(now_s=header.started_s))
@@ -57,7 +58,7 @@ def study_panel(shown: StudyView) -> Bundle:
     return {"text/html": study_panel_html(shown), "text/plain": study_status_line(shown)}
 
 
-def study_still(header: StudyHeader, state: StudyState) -> Bundle:
+def study_still(header: StudyRecord, state: StudyState) -> Bundle:
     """The still for a frontend with HTML, and for one without; for a rich representation.
 
     Args:

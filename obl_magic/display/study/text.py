@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from obl_magic.display.bars import ranked_importances, share_text
-from obl_magic.display.base import Pace, shorten
-from obl_magic.display.curves import sparkline
-from obl_magic.display.studies import (
+from obl_magic.display.charts.bars import ranked_importances, share_text
+from obl_magic.display.charts.curves import sparkline
+from obl_magic.display.run.text import clip, columns, pad, terminal_width, write
+from obl_magic.display.run.view import Pace, shorten
+from obl_magic.display.study.view import (
     NOTHING,
     STILL_ROWS,
     ComponentLine,
-    StudyHeader,
     StudyState,
     StudyView,
     TrialLine,
@@ -22,7 +22,7 @@ from obl_magic.display.studies import (
     study_view,
     trial_line,
 )
-from obl_magic.display.text import clip, columns, pad, terminal_width, write
+from obl_magic.rundir.record import StudyRecord
 
 _BAR = 12
 _SIDE = 10
@@ -45,9 +45,9 @@ class TextStudyDisplay:
         self._pace = Pace()
         self._drawn = 0
         self._told: set[int] = set()
-        self._header: StudyHeader | None = None
+        self._header: StudyRecord | None = None
 
-    def begin(self, header: StudyHeader) -> None:
+    def begin(self, header: StudyRecord) -> None:
         """Writes what is known before the study, and the remarks."""
         self._header = header
         shown = study_view(header, StudyState(now_s=header.started_s))
@@ -77,7 +77,7 @@ class TextStudyDisplay:
         write(self._out, study_summary(self._header, state) + "\n")
         self._out.flush()
 
-    def _tell(self, header: StudyHeader, state: StudyState) -> None:
+    def _tell(self, header: StudyRecord, state: StudyState) -> None:
         for row in state.rows:
             if row.number not in self._told and has_ended(row, state):
                 self._told.add(row.number)
@@ -107,7 +107,7 @@ def study_status_line(shown: StudyView) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def trial_text(header: StudyHeader, state: StudyState, row: TrialRow) -> str:
+def trial_text(header: StudyRecord, state: StudyState, row: TrialRow) -> str:
     """One trial that ended, on one line."""
     line = trial_line(row, state, ())
     name = line.name if row.label else f"trial {line.name}"
@@ -123,7 +123,7 @@ def world_line(shown: StudyView) -> str:
     return " · ".join(part for part in (shown.aim, shown.world, *shown.method, digest) if part)
 
 
-def study_summary(header: StudyHeader, state: StudyState) -> str:
+def study_summary(header: StudyRecord, state: StudyState) -> str:
     """A study in plain text: how it went, the best, the table, what mattered, where it lies.
 
     Args:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, Protocol
 
-from obl_magic.display.base import Status, elapsed, number, one_line, shorten, status_of
-from obl_magic.display.curves import Curve, drawable
+from obl_magic.display.charts.curves import Curve, drawable
+from obl_magic.display.run.view import Status, elapsed, number, one_line, shorten, status_of
 from obl_magic.events.fold import empty
+from obl_magic.rundir.record import StudyRecord
 
 LIVE_ROWS = 15
 STILL_ROWS = 60
@@ -42,42 +43,6 @@ _MARKS = {
     "pruned": ("◇", "neutral"),
     "interrupted": ("■", "caution"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StudyHeader:
-    """What is known of a study before its first trial.
-
-    Attributes:
-        study_id: the study's id. kind: ``search`` or ``ablation``.
-        function: the training function's name. digest: sha256 of its source.
-        quantity: what is compared, e.g. ``val_accuracy``. direction: ``maximize`` or ``minimize``.
-        wanted: number of trials, or None while open.
-        workers: number of ranks over all worlds, or None for calls inside the kernel.
-        workers_per_trial: ranks of each trial. worlds: trials that run at a time.
-        engine: collectives in use. sampler: who draws parameters, or "". pruner: who ends trials early, or "".
-        space: what is searched or taken away, as the user wrote it, piece by piece.
-        started_s: Unix time in seconds at which the study began.
-        folder: the study's folder as the user would type it, or "". lines: short remarks.
-    """
-
-    study_id: str
-    kind: str
-    function: str
-    digest: str
-    quantity: str
-    direction: str
-    wanted: int | None
-    workers: int | None
-    workers_per_trial: int
-    worlds: int
-    engine: str
-    sampler: str
-    pruner: str
-    space: tuple[str, ...]
-    started_s: float
-    folder: str = ""
-    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +122,7 @@ class StudyState:
 class StudyDisplay(Protocol):
     """Shows one study while it runs. Called from one thread, in this order."""
 
-    def begin(self, header: StudyHeader) -> None:
+    def begin(self, header: StudyRecord) -> None:
         """Shows that the study begins."""
 
     def update(self, state: StudyState) -> None:
@@ -170,7 +135,7 @@ class StudyDisplay(Protocol):
 class NoStudyDisplay:
     """The quiet display: shows nothing."""
 
-    def begin(self, header: StudyHeader) -> None:
+    def begin(self, header: StudyRecord) -> None:
         """Shows nothing."""
 
     def update(self, state: StudyState) -> None:
@@ -286,7 +251,7 @@ class StudyView:
     folder: str
 
 
-def study_view(header: StudyHeader, state: StudyState, most: int = LIVE_ROWS) -> StudyView:
+def study_view(header: StudyRecord, state: StudyState, most: int = LIVE_ROWS) -> StudyView:
     """The study in words.
 
     Args:
@@ -326,12 +291,12 @@ def study_view(header: StudyHeader, state: StudyState, most: int = LIVE_ROWS) ->
         trials_more=len(ended) - len(chosen) if header.kind == "search" else 0,
         components=component_lines(header, state.components),
         remarks=tuple(one_line(text) for text in header.lines),
-        study_id=one_line(header.study_id),
+        study_id=one_line(header.id),
         folder=one_line(header.folder),
     )
 
 
-def _method(header: StudyHeader) -> tuple[str, ...]:
+def _method(header: StudyRecord) -> tuple[str, ...]:
     """Engine, sampler and pruner in a data scientist's words."""
     engine = "" if header.workers is None else header.engine
     draws = f"{_CALLED.get(header.sampler, header.sampler)} sampler" if header.sampler else ""
@@ -340,13 +305,13 @@ def _method(header: StudyHeader) -> tuple[str, ...]:
     return tuple(one_line(text) for text in (engine, draws, ends) if text)
 
 
-def aim(header: StudyHeader) -> str:
+def aim(header: StudyRecord) -> str:
     """What the study is after, e.g. ``search of 'val_accuracy' ↑``."""
     arrow = "↑" if header.direction == "maximize" else "↓"
     return f"{one_line(header.kind)} of '{shorten(one_line(header.quantity), 40)}' {arrow}"
 
 
-def harm(header: StudyHeader, delta: float) -> float:
+def harm(header: StudyRecord, delta: float) -> float:
     """By how much the quantity is worse; negative where it is better."""
     return -delta if header.direction == "maximize" else delta
 
@@ -360,7 +325,7 @@ def placed(value: float | None) -> float | None:
     return known if drawable(known) else None
 
 
-def best_trial(header: StudyHeader, state: StudyState) -> TrialRow | None:
+def best_trial(header: StudyRecord, state: StudyState) -> TrialRow | None:
     """The best of the trials that succeeded with a number, the earliest of equals; None without any."""
     ranked = _ranked(header, state.rows)
     return ranked[0] if ranked else None
@@ -391,7 +356,7 @@ def trial_line(
     )
 
 
-def component_lines(header: StudyHeader, rows: Sequence[ComponentRow]) -> tuple[ComponentLine, ...]:
+def component_lines(header: StudyRecord, rows: Sequence[ComponentRow]) -> tuple[ComponentLine, ...]:
     """The components in words: the base run, then the most harmful to lose, then those that failed."""
 
     def place(row: ComponentRow) -> tuple[bool, bool, float]:
@@ -437,7 +402,7 @@ def _status(row: TrialRow, state: StudyState) -> str:
     return "interrupted" if state.status != "running" and row.status == "running" else row.status
 
 
-def _ranked(header: StudyHeader, rows: Iterable[TrialRow]) -> list[TrialRow]:
+def _ranked(header: StudyRecord, rows: Iterable[TrialRow]) -> list[TrialRow]:
     known = [(row, placed(row.value)) for row in rows if row.status == "succeeded"]
     places = [
         (harm(header, value), row.number, at) for at, (row, value) in enumerate(known) if value is not None
@@ -445,7 +410,7 @@ def _ranked(header: StudyHeader, rows: Iterable[TrialRow]) -> list[TrialRow]:
     return [known[at][0] for _, _, at in sorted(places)]
 
 
-def _chosen(header: StudyHeader, ended: list[TrialRow], most: int) -> list[TrialRow]:
+def _chosen(header: StudyRecord, ended: list[TrialRow], most: int) -> list[TrialRow]:
     """The best trials; of those without a number the latest, which a fifth of the rows is kept for."""
     ranked = _ranked(header, ended)
     numbers = {row.number for row in ranked}
@@ -455,7 +420,7 @@ def _chosen(header: StudyHeader, ended: list[TrialRow], most: int) -> list[Trial
     return [*ranked[: most - min(kept, len(others))], *others[:kept]]
 
 
-def _best(header: StudyHeader, state: StudyState, best: TrialRow | None) -> tuple[str, str, str]:
+def _best(header: StudyRecord, state: StudyState, best: TrialRow | None) -> tuple[str, str, str]:
     if header.kind != "search":
         base = next((row for row in state.components if row.base and row.value is not None), None)
         return ("", "", "") if base is None else (told(base.value), "base", "")
@@ -464,7 +429,7 @@ def _best(header: StudyHeader, state: StudyState, best: TrialRow | None) -> tupl
     )
 
 
-def _counts(header: StudyHeader, state: StudyState) -> str:
+def _counts(header: StudyRecord, state: StudyState) -> str:
     tally = Counter(_status(row, state) for row in state.rows)
     done = sum(tally[word] for word in _ENDED)
     wanted = f"/{header.wanted:,}" if header.wanted is not None else ""
@@ -475,7 +440,7 @@ def _counts(header: StudyHeader, state: StudyState) -> str:
     return " · ".join([f"{done:,}{wanted} {noun}", *parts])
 
 
-def _shares(header: StudyHeader, state: StudyState) -> tuple[tuple[str, float], ...] | None:
+def _shares(header: StudyRecord, state: StudyState) -> tuple[tuple[str, float], ...] | None:
     if header.wanted is None or header.wanted <= 0:
         return None
     tally = Counter(row.status for row in state.rows)
@@ -483,7 +448,7 @@ def _shares(header: StudyHeader, state: StudyState) -> tuple[tuple[str, float], 
     return tuple((_MARKS[word][1], tally[word] / whole) for word in _ENDED if tally[word])
 
 
-def _world(header: StudyHeader) -> str:
+def _world(header: StudyRecord) -> str:
     if header.workers is None:
         return "in the kernel"
     per = f"{header.workers_per_trial:,} worker" + ("" if header.workers_per_trial == 1 else "s")
@@ -524,7 +489,7 @@ def _aligned(value: float | None, digits: int | None, signed: bool = False) -> s
     return text if float(text.replace(",", "")) or not known else told(value, signed)
 
 
-def _component(header: StudyHeader, row: ComponentRow, digits: int | None) -> ComponentLine:
+def _component(header: StudyRecord, row: ComponentRow, digits: int | None) -> ComponentLine:
     change = None if row.base else placed(row.delta)
     spread = placed(row.std)
     return ComponentLine(

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from obl_magic.errors import NotOblivious, OblError, UsageProblem
 from obl_magic.values import Component
-from obl_magic.worker import features
+from obl_magic.worker.ablation import features
 
 DATASET_FN, MODEL_FN = "dataset_fn", "model_fn"
 LAYERS = "layers"
@@ -99,11 +99,11 @@ def _numbered_afresh(model: Any, before: Mapping[str, int]) -> dict[str, str]:
     Args:
         before: Keras' counts when the model's making began; only what was counted since then is numbered by Keras.
     """
-    from obl_magic.worker.keras import surgery
+    from obl_magic.worker.ablation import layers
 
     after = _counters() or {}
     names = {}
-    for name in surgery.layer_names(model):
+    for name in layers.layer_names(model):
         prefix, number = _prefix_and_number(name)
         first = before.get(prefix, 0)
         if first and first <= number < after.get(prefix, 0):
@@ -284,10 +284,10 @@ class _Between:
         if component is None:
             return model
         if self._takes_layers() and (component.kind == "layer" or set(component.members) <= set(names)):
-            from obl_magic.worker.keras import surgery
+            from obl_magic.worker.ablation import layers
 
             # an unknown name is left to the surgery to refuse
-            model = surgery.without_layers(model, [names.get(name, name) for name in component.members])
+            model = layers.without_layers(model, [names.get(name, name) for name in component.members])
             self._met = True
             return model
         if component.kind in ("feature", "group"):
@@ -310,19 +310,19 @@ def _parameters(model: Any) -> int | None:
 
 
 def _layers(model: Any) -> list[str]:
-    from obl_magic.worker.keras import surgery
+    from obl_magic.worker.ablation import layers
 
-    return surgery.layer_names(model)
+    return layers.layer_names(model)
 
 
 def _fitted(model: Any, before: int | None, members: Sequence[str], labelled: bool) -> Any:
     """A model for data without some features; a label among the data's columns is none of the model's inputs."""
-    from obl_magic.worker.keras import surgery
+    from obl_magic.worker.ablation import layers
 
-    if labelled and before is not None and surgery.input_width(model) != before:
+    if labelled and before is not None and layers.input_width(model) != before:
         before -= 1
     after = None if before is None else before - len(members)
-    return surgery.fitted_to(model, before, after, members)
+    return layers.fitted_to(model, before, after, members)
 
 
 @contextmanager
@@ -621,17 +621,17 @@ def _try(component: Component, seen: Mapping[str, Any]) -> None:
         raise _nothing_changed(component)
 
 
-def _try_layers(component: Component, model: Any, data: Any, layers: Mapping[str, str]) -> bool:
+def _try_layers(component: Component, model: Any, data: Any, numbered: Mapping[str, str]) -> bool:
     if not _is_keras_model(model):
         raise NotOblivious(
             f"model_fn returned a {type(model).__name__}, which has no Keras layers to take away",
             "return the Keras model itself from model_fn, or use models=NAME or flags=NAME",
         )
-    from obl_magic.worker.keras import surgery
+    from obl_magic.worker.ablation import layers
 
     sample = None if data is None else features.shape(data)
     with fresh_names():
-        less = surgery.without_layers(model, [layers.get(name, name) for name in component.members], sample)
+        less = layers.without_layers(model, [numbered.get(name, name) for name in component.members], sample)
     return (_layers(less), _parameters(less)) != (_layers(model), _parameters(model))
 
 

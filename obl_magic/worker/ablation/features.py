@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -485,9 +486,9 @@ def _of_py_dataset(data: Any) -> _Table | None:
         return None
 
     def kept(keep: Sequence[int]) -> Any:
-        from obl_magic.worker.keras.narrowed import Narrowed
+        from obl_magic.worker.ablation.narrowed import Narrowed
 
-        return Narrowed(data, there, tuple(keep))
+        return Narrowed(data, functools.partial(narrowed_batch, there=tuple(there), keep=tuple(keep)))
 
     return _Table(data, there, kept)
 

@@ -22,7 +22,7 @@ from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from obl_magic.errors import NotOblivious, UsageProblem
-from obl_magic.worker.features import unknown
+from obl_magic.worker.ablation.features import unknown
 
 Shape = tuple[int | None, ...]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
-
-from obl_magic.worker import features
 
 
 class Narrowed(keras.utils.PyDataset):
@@ -15,19 +13,19 @@ class Narrowed(keras.utils.PyDataset):
 
     Args:
         inner: the user's dataset; it is not changed.
-        names: of the features its batches have. keep: positions of those that stay.
+        narrow: takes the features out of one of its batches.
     """
 
-    def __init__(self, inner: Any, names: Sequence[features.Name], keep: Sequence[int]) -> None:
+    def __init__(self, inner: Any, narrow: Callable[[Any], Any]) -> None:
         super().__init__(
             workers=inner.workers,
             use_multiprocessing=inner.use_multiprocessing,
             max_queue_size=inner.max_queue_size,
         )
-        self._inner, self._names, self._keep = inner, tuple(names), tuple(keep)
+        self._inner, self._narrow = inner, narrow
 
     def __getitem__(self, index: int) -> Any:
-        return features.narrowed_batch(self._inner[index], self._names, self._keep)
+        return self._narrow(self._inner[index])
 
     def __len__(self) -> int:
         return len(self._inner)

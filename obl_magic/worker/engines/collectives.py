@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from obl_magic.errors import OblError
-from obl_magic.worker.agreement import AttemptFailed as AttemptFailed
+from obl_magic.worker.engines.agreement import AttemptFailed as AttemptFailed
 
 ENGINES = {
-    "horovod": "obl_magic.worker.horovod",
-    "mpi": "obl_magic.worker.mpi",
-    "alone": "obl_magic.worker.alone",
+    "horovod": "obl_magic.worker.engines.horovod",
+    "mpi": "obl_magic.worker.engines.mpi",
+    "alone": "obl_magic.worker.engines.single",
 }
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 from mpi4py import MPI
 
-from obl_magic.worker import carried
-from obl_magic.worker.agreement import Agreed, Exchange
+from obl_magic.worker.engines import carried
+from obl_magic.worker.engines.agreement import Agreed, Exchange
 
 _SENDABLE = {tf.uint32: tf.int64, tf.uint64: tf.int64, tf.bfloat16: tf.float32}
 """Types Horovod does not carry, and those that hold the same values."""

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from mpi4py import MPI
 
-from obl_magic.worker import carried
-from obl_magic.worker.agreement import Agreed, Exchange
+from obl_magic.worker.engines import carried
+from obl_magic.worker.engines.agreement import Agreed, Exchange
 from obl_magic.worker.ranks import identify
 
 _Data = Callable[[np.ndarray, list[int]], np.ndarray]

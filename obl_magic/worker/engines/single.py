@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from obl_magic.worker import tracebacks
-from obl_magic.worker.agreement import AttemptFailed
+from obl_magic.worker.engines.agreement import AttemptFailed
 
 
 class Alone:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.plan.base import Plan
-from obl_magic.plan.search import PRUNERS, SAMPLERS, UNFINISHED, Search, importances_of, open_study
 from obl_magic.specs import parse_space
+from obl_magic.study.plan.base import Plan
+from obl_magic.study.plan.search import PRUNERS, SAMPLERS, UNFINISHED, Search, importances_of, open_study
 from obl_magic.values import Outcome, Trial
 
 optuna = pytest.importorskip("optuna")
@@ -188,7 +188,8 @@ def test_a_search_is_continued(make: Make, sampler: str) -> None:
 def test_what_a_dead_process_left_running_is_done_again_first(make: Make, tmp_path: Path) -> None:
     """A process that is gone tells nothing more; its trials have failed, do not count, and come again as others."""
     script = (
-        "import os, pathlib, sys\nfrom obl_magic.plan.search import Search\nfrom obl_magic.specs import parse_space\n"
+        "import os, pathlib, sys\nfrom obl_magic.study.plan.search import Search\n"
+        "from obl_magic.specs import parse_space\n"
         "search = Search(parse_space(sys.argv[2]), trials=5, direction='minimize', seed=1,"
         " journal=pathlib.Path(sys.argv[1]), study_name='s')\nsearch.ask()\nsearch.ask()\nos._exit(0)\n"
     )
@@ -369,11 +370,11 @@ def test_an_old_optuna_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_optuna_is_imported_when_a_search_begins() -> None:
     """Importing the plan costs nothing to who does not search."""
-    script = "import sys, obl_magic.plan.search; print(*sorted(sys.modules))"
+    script = "import sys, obl_magic.study.plan.search; print(*sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert "obl_magic.plan.search" in loaded
+    assert "obl_magic.study.plan.search" in loaded
     assert "optuna" not in loaded
 
 
@@ -591,7 +592,7 @@ def test_too_little_is_no_importance(make: Make, trials: int, value: Callable[[i
 def test_optuna_prints_nothing_of_ours(tmp_path: Path) -> None:
     """A search is silent, resumed or new, and the user's own studies still say what they said before."""
     script = (
-        "import pathlib, sys\nfrom obl_magic.plan.search import Search\nfrom obl_magic.specs import parse_space\n"
+        "import pathlib, sys\nfrom obl_magic.study.plan.search import Search\nfrom obl_magic.specs import parse_space\n"
         "from obl_magic.values import Outcome\n"
         "for _ in range(2):\n"
         "    search = Search(parse_space('x=float(0,1)'), trials=4, direction='minimize', seed=1,"

@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 
 from obl_magic.errors import NotOblivious, OblError, UsageProblem
 from obl_magic.values import Component
-from obl_magic.worker import ablating
-from obl_magic.worker.ablating import Proof, ablated, rehearse, resolve
+from obl_magic.worker.ablation import apply
+from obl_magic.worker.ablation.apply import Proof, ablated, rehearse, resolve
 
 pytestmark = pytest.mark.timing
 
@@ -415,7 +415,7 @@ def names(model: Any) -> list[str]:
 @pytest.mark.slow
 def test_a_layer_ablation_trains_without_the_layer(cell: dict[str, Any]) -> None:
     """And says how many weights and which layers were trained."""
-    with ablating.fresh_names():
+    with apply.fresh_names():
         _, base = run(None, cell["train"])
         model, proofs = run(component("layer", "dense_1"), cell["train"])
     assert base[-1] == Proof(12 + 15 + 4, ("dense", "dense_1", "dense_2"), 3)
@@ -507,7 +507,7 @@ def test_names_that_the_user_gave_are_never_taken_for_numbered_ones(keras: Any) 
         ]
         return keras.Sequential([keras.Input((2,)), *make])
 
-    with ablating.fresh_names():
+    with apply.fresh_names():
         keras.layers.Dense(1)
         model, proofs = run(component("layer", "dense_1"), fit)
     assert names(model) == ["dense_2", "o"]
@@ -521,7 +521,7 @@ def test_fresh_names_leave_no_trace(keras: Any) -> None:
     assert keras.layers.Dense(1).name == "dense"
 
     def made_then_failed() -> None:
-        with ablating.fresh_names():
+        with apply.fresh_names():
             assert [keras.layers.Dense(1).name for _ in range(3)] == ["dense", "dense_1", "dense_2"]
             keras.backend.clear_session()
             raise ZeroDivisionError
@@ -536,7 +536,7 @@ def test_a_run_counts_names_the_same_with_and_without_a_component(cell: dict[str
     """Surgery makes layers, but what the function makes afterwards is called the same."""
     after = []
     for one in (None, component("layer", "dense_1"), component("feature", "age")):
-        with ablating.fresh_names():
+        with apply.fresh_names():
             run(one, cell["train"])
             layers = cell["keras"].layers
             inside = cell["keras"].Sequential([cell["keras"].Input((2,)), layers.Dense(1)])
@@ -603,15 +603,15 @@ def test_a_component_that_changes_nothing_is_refused(
     cell: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should taking it away ever have left everything as it was."""
-    from obl_magic.worker.keras import surgery
+    from obl_magic.worker.ablation import layers
 
     seen = rehearse(cell["train"], {}, {"dataset_fn", "model_fn"})
-    monkeypatch.setattr(surgery, "without_layers", lambda model, *_: model)
+    monkeypatch.setattr(layers, "without_layers", lambda model, *_: model)
     with pytest.raises(
         UsageProblem, match="got layers=dense_1, which changes nothing; expected a component without"
     ):
         resolve([wish("layer", "dense_1")], seen, cell["train"], cell)
-    monkeypatch.setattr(ablating.features, "without", lambda data, _: data)
+    monkeypatch.setattr(apply.features, "without", lambda data, _: data)
     with pytest.raises(UsageProblem, match="got features=age, which changes nothing"):
         resolve([wish("feature", "age")], seen, cell["train"], cell)
 
@@ -655,7 +655,8 @@ def test_an_unbuilt_model_is_tried_with_the_data(keras: Any) -> None:
 def test_a_plain_function_is_ablated_without_keras() -> None:
     """Nothing of Keras' counters is looked at where it was never imported."""
     program = (
-        "import sys; from obl_magic.worker.ablating import ablated, rehearse; from obl_magic.values import Component\n"
+        "import sys; from obl_magic.worker.ablation.apply import ablated, rehearse\n"
+        "from obl_magic.values import Component\n"
         "def train(dataset_fn): return list(dataset_fn())\n"
         "make = lambda: {'age': [1], 'sex': [2]}\n"
         "rehearse(train, {'dataset_fn': make}, {'dataset_fn'})\n"

@@ -17,7 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 from obl_magic.errors import UsageProblem
-from obl_magic.worker import features
+from obl_magic.worker.ablation import features
 
 pytestmark = pytest.mark.timing
 

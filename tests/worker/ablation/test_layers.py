@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from obl_magic.errors import NotOblivious, UsageProblem
-from obl_magic.worker.keras import surgery
+from obl_magic.worker.ablation import layers as surgery
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from mpi4py import MPI  # noqa: E402 - as on a rank, which gets its job over MPI before it connects
 
-from obl_magic.worker import collectives  # noqa: E402
+from obl_magic.worker.engines import collectives  # noqa: E402 - as on a rank
 
 PROPERTIES: dict[str, Callable[[Any], Any]] = {}
 

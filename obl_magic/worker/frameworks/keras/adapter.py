@@ -10,24 +10,24 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import batchnorm, data, losses, metrics, randomness, refusals, seams
-from obl_magic.worker.keras.checksum import Checksum
-from obl_magic.worker.keras.custom_loops import CustomLoops
-from obl_magic.worker.keras.fits import Fits
-from obl_magic.worker.keras.gradients import GradientReducer
-from obl_magic.worker.keras.looks import Looks
-from obl_magic.worker.keras.model_calls import ModelCalls
-from obl_magic.worker.keras.noise import Gradients
-from obl_magic.worker.keras.pipelines import Pipelines
-from obl_magic.worker.keras.rates import ScaledRate
-from obl_magic.worker.keras.resuming import Resuming
-from obl_magic.worker.keras.same_data import SameData
-from obl_magic.worker.keras.saving import OneWriter
-from obl_magic.worker.keras.state import SharedState, moving_statistics
-from obl_magic.worker.keras.steps import SharedSteps
-from obl_magic.worker.keras.verifying import Verified
-from obl_magic.worker.keras.weights import BestWeights, InitialWeights
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import batchnorm, data, losses, metrics, randomness, refusals, seams
+from obl_magic.worker.frameworks.keras.callbacks import Fits
+from obl_magic.worker.frameworks.keras.checkpoints import Resuming
+from obl_magic.worker.frameworks.keras.checksum import Checksum
+from obl_magic.worker.frameworks.keras.custom_loops import CustomLoops
+from obl_magic.worker.frameworks.keras.gradients import GradientReducer
+from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
+from obl_magic.worker.frameworks.keras.monitor import Looks
+from obl_magic.worker.frameworks.keras.noise import Gradients
+from obl_magic.worker.frameworks.keras.pipelines import Pipelines
+from obl_magic.worker.frameworks.keras.rates import ScaledRate
+from obl_magic.worker.frameworks.keras.same_data import SameData
+from obl_magic.worker.frameworks.keras.saving import OneWriter
+from obl_magic.worker.frameworks.keras.state import SharedState, moving_statistics
+from obl_magic.worker.frameworks.keras.steps import SharedSteps
+from obl_magic.worker.frameworks.keras.verifying import Verified
+from obl_magic.worker.frameworks.keras.weights import BestWeights, InitialWeights
 from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.written import Written, by_several

@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import scope as scopes
 from obl_magic.worker.patching import Patches
 
 

@@ -14,7 +14,7 @@ from keras.src.backend.common import global_state
 from tensorflow.python.eager import context as eager
 
 from obl_magic.library_settings.generators import GLOBAL_SEED_GENERATOR
-from obl_magic.worker.keras.alike import alike
+from obl_magic.worker.frameworks.keras.alike import alike
 
 
 @dataclass(frozen=True, slots=True)

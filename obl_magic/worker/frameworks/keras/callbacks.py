@@ -14,16 +14,16 @@ from keras.src.callbacks.callback_list import CallbackList
 
 from obl_magic.events.event import Metric
 from obl_magic.values import Settings
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import state as states
-from obl_magic.worker.keras.checksum import Checksum
-from obl_magic.worker.keras.looks import Fit, Looks, numbers
-from obl_magic.worker.keras.rates import ScaledRate
-from obl_magic.worker.keras.resuming import Kept, Resuming
-from obl_magic.worker.keras.saving import OneWriter
-from obl_magic.worker.keras.steps import build_if_possible as build_if_possible
-from obl_magic.worker.keras.weights import BestWeights, InitialWeights
-from obl_magic.worker.keras.writers import WRITERS, Writers, is_keras_own
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import state as states
+from obl_magic.worker.frameworks.keras.checkpoints import Kept, Resuming
+from obl_magic.worker.frameworks.keras.checksum import Checksum
+from obl_magic.worker.frameworks.keras.monitor import Fit, Looks, numbers
+from obl_magic.worker.frameworks.keras.rates import ScaledRate
+from obl_magic.worker.frameworks.keras.saving import OneWriter
+from obl_magic.worker.frameworks.keras.steps import build_if_possible as build_if_possible
+from obl_magic.worker.frameworks.keras.weights import BestWeights, InitialWeights
+from obl_magic.worker.frameworks.keras.writers import WRITERS, Writers, is_keras_own
 from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 

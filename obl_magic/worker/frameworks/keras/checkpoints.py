@@ -19,8 +19,8 @@ import numpy as np
 from obl_magic import payload
 from obl_magic.errors import NotOblivious
 from obl_magic.rundir import RunDir
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.state import variables_of
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.state import variables_of
 
 CHEAP_SHARE = 0.005
 """Of the time, that keeping may cost where nobody asked for restarts."""

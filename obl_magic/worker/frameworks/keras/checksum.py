@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from obl_magic.errors import RanksDiverged
-from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.engines.collectives import Collectives
 
 _CHEAP_SHARE = 0.003
 """Of the length of a step, that remembering may cost."""

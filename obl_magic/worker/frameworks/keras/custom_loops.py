@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.model_calls import ModelCalls
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
 from obl_magic.worker.patching import Patches
 
 _LIBRARIES = ("keras", "tensorflow", "obl_magic")

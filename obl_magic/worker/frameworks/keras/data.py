@@ -21,10 +21,10 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from obl_magic.errors import NotOblivious
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.borrowing import owns_memory
-from obl_magic.worker.keras.same_data import marking
-from obl_magic.worker.keras.shards import Shard, bounds, cut, own, whole
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.borrowing import owns_memory
+from obl_magic.worker.frameworks.keras.same_data import marking
+from obl_magic.worker.frameworks.keras.shards import Shard, bounds, cut, own, whole
 from obl_magic.worker.patching import Patches
 
 _LOOKED_AT = 1 << 19

@@ -24,10 +24,10 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from tensorflow.python.ops.parallel_for import control_flow_ops
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import rows, slices
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.waiting import WaitClock
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import rows, slices
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras.waiting import WaitClock
 from obl_magic.worker.patching import Patches
 
 

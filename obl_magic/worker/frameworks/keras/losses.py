@@ -14,8 +14,8 @@ import tensorflow as tf
 from keras import ops
 from keras.src.losses import loss as keras_loss
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import scope as scopes
 from obl_magic.worker.patching import Patches
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from keras.src.metrics.reduction_metrics import Mean
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import scope as scopes
 from obl_magic.worker.patching import Patches
 
 

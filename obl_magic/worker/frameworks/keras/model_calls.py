@@ -24,11 +24,11 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.layers.layer import Layer
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import proof, user_code
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.plans import OPENED, Plan, has_rows
-from obl_magic.worker.keras.state import SharedState
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import proof, user_code
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras.plans import OPENED, Plan, has_rows
+from obl_magic.worker.frameworks.keras.state import SharedState
 from obl_magic.worker.patching import Patches
 
 _WHOLE = "the {kind} {name!r} {why}, so it runs whole on every rank: right, but not faster"

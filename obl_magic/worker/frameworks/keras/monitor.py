@@ -17,11 +17,11 @@ from keras.src.utils import python_utils
 from obl_magic.events.event import Metric, Progress
 from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.values import Settings
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.checksum import Checksum
-from obl_magic.worker.keras.noise import Gradients
-from obl_magic.worker.keras.same_data import SameData
-from obl_magic.worker.keras.verifying import Verified
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.checksum import Checksum
+from obl_magic.worker.frameworks.keras.noise import Gradients
+from obl_magic.worker.frameworks.keras.same_data import SameData
+from obl_magic.worker.frameworks.keras.verifying import Verified
 from obl_magic.worker.report import Reporter
 
 PROGRESS_EVERY_S = 0.2

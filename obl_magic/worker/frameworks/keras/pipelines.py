@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.patching import Patches
 
 _Dataset = tf.data.Dataset

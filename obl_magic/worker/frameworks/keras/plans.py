@@ -10,9 +10,9 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.common import global_state
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.rows import Division, all_rows, own_rows, row_count, scalar_over_ranks
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras.rows import Division, all_rows, own_rows, row_count, scalar_over_ranks
 
 ROWS, SAME, MEAN, SUM = "rows", "same", "mean", "sum"
 

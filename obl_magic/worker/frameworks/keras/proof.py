@@ -19,13 +19,13 @@ from keras.src import backend
 from tensorflow.python.eager import record
 
 from obl_magic.errors import NotOblivious, RanksDiverged
-from obl_magic.worker.agreement import AttemptFailed
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import plans, rows
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras.alike import alike
-from obl_magic.worker.keras.call_state import State
-from obl_magic.worker.keras.plans import MEAN, OPENED, ROWS, SAME, SUM, Plan
+from obl_magic.worker.engines.agreement import AttemptFailed
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import plans, rows
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras.alike import alike
+from obl_magic.worker.frameworks.keras.call_state import State
+from obl_magic.worker.frameworks.keras.plans import MEAN, OPENED, ROWS, SAME, SUM, Plan
 
 NO_PART = "cannot be given a part of the batch"
 _SENTENCE = 160

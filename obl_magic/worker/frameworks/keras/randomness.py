@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import random as keras_random
 from tensorflow.python.framework import random_seed
 
-from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.frameworks.keras import scope as scopes
 from obl_magic.worker.patching import Patches
 
 _BY_SHAPE = ("normal", "uniform", "randint", "truncated_normal")

@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 from keras.src import backend
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.scope import RowScope
-from obl_magic.worker.keras.shards import bounds, rows_of
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.scope import RowScope
+from obl_magic.worker.frameworks.keras.shards import bounds, rows_of
 
 _GATHERED = "_obl_gathered"
 MARK = "obl_rows"

@@ -18,8 +18,8 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochItera
 from keras.src.callbacks.callback_list import CallbackList
 
 from obl_magic.errors import NotOblivious
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.shards import unequal_rows
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.shards import unequal_rows
 from obl_magic.worker.patching import Patches
 
 _SAMPLED = 512

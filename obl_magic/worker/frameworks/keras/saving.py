@@ -19,8 +19,8 @@ import tensorflow as tf
 from keras.src.saving import saving_api
 from tensorflow.python.saved_model import save as saved_model
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import scope as scopes
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import scope as scopes
 from obl_magic.worker.patching import Patches
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras.rows import MARK
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.rows import MARK
 
 
 def summed(gradient: Any, world: Collectives, in_step: bool) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import checksum
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import checksum
 
 _OPTIMIZERS_KEPT = 4
 

@@ -21,16 +21,16 @@ from keras.src.trainers.compile_utils import CompileLoss
 from keras.src.trainers.trainer import Trainer
 from keras.src.utils.python_utils import pythonify_logs
 
-from obl_magic.worker.collectives import Collectives
-from obl_magic.worker.keras import metrics as exact
-from obl_magic.worker.keras import scope as scopes
-from obl_magic.worker.keras import user_code
-from obl_magic.worker.keras.data import whole_batches
-from obl_magic.worker.keras.model_calls import ModelCalls
-from obl_magic.worker.keras.plans import has_rows
-from obl_magic.worker.keras.same_data import SameData, marked, nothing_read
-from obl_magic.worker.keras.shards import Shard, cut, own, whole
-from obl_magic.worker.keras.state import SharedState, variables_of
+from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras import metrics as exact
+from obl_magic.worker.frameworks.keras import scope as scopes
+from obl_magic.worker.frameworks.keras import user_code
+from obl_magic.worker.frameworks.keras.data import whole_batches
+from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
+from obl_magic.worker.frameworks.keras.plans import has_rows
+from obl_magic.worker.frameworks.keras.same_data import SameData, marked, nothing_read
+from obl_magic.worker.frameworks.keras.shards import Shard, cut, own, whole
+from obl_magic.worker.frameworks.keras.state import SharedState, variables_of
 from obl_magic.worker.patching import Patches
 
 _CALLS_ARE_SHARED = (

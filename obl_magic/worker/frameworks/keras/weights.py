@@ -18,11 +18,11 @@ from obl_magic.errors import NotOblivious, SetupProblem
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
-from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.report import Reporter
 
 if TYPE_CHECKING:
-    from obl_magic.worker.keras.looks import Fit
+    from obl_magic.worker.frameworks.keras.monitor import Fit
 
 CHEAP_SHARE = 0.02
 """Of the time, that writing may cost before a fit has ended."""

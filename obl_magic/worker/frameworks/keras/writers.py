@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from obl_magic.worker.collectives import Collectives
+from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.patching import Patches
 
 _PATHS = {

@@ -17,8 +17,8 @@ import tensorflow as tf
 from keras import layers
 
 from obl_magic.values import Settings
-from obl_magic.worker import collectives
-from obl_magic.worker.keras.adapter import oblivious
+from obl_magic.worker.engines import collectives
+from obl_magic.worker.frameworks.keras.adapter import oblivious
 from obl_magic.worker.patching import Patches
 from obl_magic.worker.report import Reporter
 

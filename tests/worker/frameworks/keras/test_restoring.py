@@ -16,8 +16,8 @@ from keras.src.random import seed_generator
 from keras.src.trainers import trainer as base_trainer
 
 from obl_magic.values import Settings
-from obl_magic.worker.alone import Alone
-from obl_magic.worker.keras.adapter import oblivious
+from obl_magic.worker.engines.single import Alone
+from obl_magic.worker.frameworks.keras.adapter import oblivious
 from obl_magic.worker.report import Reporter
 
 HOROVOD = [importlib.import_module("horovod.tensorflow")] if importlib.util.find_spec("horovod") else []

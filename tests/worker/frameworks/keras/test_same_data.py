@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import obl_magic
-from obl_magic.worker.keras.borrowing import owns_memory
-from obl_magic.worker.keras.same_data import marked, nothing_read
+from obl_magic.worker.frameworks.keras.borrowing import owns_memory
+from obl_magic.worker.frameworks.keras.same_data import marked, nothing_read
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obl_magic.worker.keras.shards import Shard, bounds, cut
+from obl_magic.worker.frameworks.keras.shards import Shard, bounds, cut
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 
-from obl_magic.worker.collectives import connect
-from obl_magic.worker.keras.state import SharedState
+from obl_magic.worker.engines.collectives import connect
+from obl_magic.worker.frameworks.keras.state import SharedState
 
 pytestmark = pytest.mark.slow
 

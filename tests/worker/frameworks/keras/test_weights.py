@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obl_magic import conductor
 from obl_magic.errors import NotOblivious, RunFailed, SetupProblem
 from obl_magic.events.event import Note
+from obl_magic.launch import one_run
+from obl_magic.options import RunOptions
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir
-from obl_magic.values import Options, Settings
-from obl_magic.worker.alone import Alone
-from obl_magic.worker.keras.adapter import oblivious
-from obl_magic.worker.keras.looks import Fit
-from obl_magic.worker.keras.weights import BestWeights, InitialWeights, without_keras
+from obl_magic.values import Settings
+from obl_magic.worker.engines.single import Alone
+from obl_magic.worker.frameworks.keras.adapter import oblivious
+from obl_magic.worker.frameworks.keras.monitor import Fit
+from obl_magic.worker.frameworks.keras.weights import BestWeights, InitialWeights, without_keras
 from obl_magic.worker.report import Reporter
 
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
@@ -702,8 +703,8 @@ def trains(units: int = 4, epochs: int = 3, lazily: bool = False) -> Any:
 
 def launched(settings: Settings, **args: Any) -> Any:
     """The function on two ranks."""
-    options = Options(workers=2, settings=settings, quiet=True)
-    return conductor.launch(conductor.Call(trains, args), options)
+    options = RunOptions(workers=2, quiet=True)
+    return one_run.launch(one_run.Call(trains, args), options, settings=settings)
 
 
 @pytest.mark.slow
