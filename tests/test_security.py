@@ -35,16 +35,16 @@ LOADED_BY = {
         "worker/execute.py": "the function inside it, and the rank's own exception",
         "worker/library_settings.py": "settings in the job, from the kernel's own libraries",
         "worker/frameworks/keras/checkpoints.py": "a checkpoint that a rank of the same run wrote",
-        "failures.py": "the exception of a rank",
+        "runs/failures.py": "the exception of a rank",
         "payload/files.py": "for the callers below",
         "export/__init__.py": "the function of a job of the user's own run",
         "export/found.py": "a job that this process has kept in memory",
-        "standalone.py": "the same, in the script that was exported",
+        "export/standalone.py": "the same, in the script that was exported",
     },
     "files.load": {
-        "runs.py": "the value of a rank",
+        "runs/run.py": "the value of a rank",
         "worker/execute.py": "the value that this rank has just written",
-        "standalone.py": "what lies beside the user's own script",
+        "export/standalone.py": "what lies beside the user's own script",
     },
 }
 """Who runs a pickle, and whose it is."""
@@ -203,7 +203,7 @@ def test_a_runs_files_are_private_and_hold_nothing_of_the_environment(
     for path in inside:
         assert path.is_dir() or SECRET.encode() not in path.read_bytes()
     said = json.loads((done.dir / "run.json").read_text())["environment"]
-    assert set(said) == {"python", "platform", "cores", "cwd", "packages"}
+    assert set(said) == {"python", "platform", "cwd", "packages"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from obl_magic.errors import NotOblivious, UsageProblem
 from obl_magic.notebook import commands
 from obl_magic.payload import weights_file
 from obl_magic.rundir import RunDir
+from obl_magic.rundir.record import RunRecord
 from obl_magic.study.search_result import Study
 
 pytestmark = pytest.mark.timing
@@ -151,7 +152,8 @@ def test_an_argument_that_is_no_literal_is_named(home: Path) -> None:
         f"got params of {first.id}, whose argument x is np.float64(1.5); expected arguments that are Python literals; "
         "do: --arg x=..."
     )
-    assert arguments_of("r", {"arguments": {"x": "np.float64(1)", "y": "2"}}, but=["x"]) == {"y": 2}
+    record = RunRecord("r", "f", "", 1, "mpi", arguments={"x": "np.float64(1)", "y": "2"})
+    assert arguments_of(record, but=["x"]) == {"y": 2}
 
 
 def test_weights_of_what_has_none_are_refused(home: Path) -> None:

@@ -389,9 +389,7 @@ def test_a_curve_without_a_course_has_no_picture() -> None:
 def test_names_and_errors_are_escaped() -> None:
     """Whatever they hold, it is text."""
     evil = "<img src=x onerror=alert(1)>\"'"
-    header = replace(
-        SEARCH, function=evil, quantity=evil, space=(evil,), lines=(evil,), folder=evil, study_id=evil
-    )
+    header = replace(SEARCH, function=evil, quantity=evil, space=(evil,), lines=(evil,), folder=evil, id=evil)
     rows = [done(n, float(n), params={evil: n, "s": evil}, label=evil) for n in range(4)]
     rows += [done(4, None, "failed", error=evil), going(5, label=evil, where=evil)]
     components = (ComponentRow(evil, evil, 1.0, 0.5, status=evil, error=evil),)
@@ -556,9 +554,11 @@ components = st.builds(
     st.integers(-1, 99), statuses | words, st.none() | st.booleans(), counts, counts, counts, words,
 )  # fmt: skip
 headers = st.builds(
-    StudyRecord, words, st.sampled_from(["search", "ablation"]), words, words, words,
-    st.sampled_from(["maximize", "minimize"]), counts, counts, st.integers(0, 99), st.integers(0, 99), words, words,
-    words, st.lists(words, max_size=3).map(tuple), st.floats(-1e9, 1e12), words, st.lists(words, max_size=2).map(tuple),
+    StudyRecord, id=words, kind=st.sampled_from(["search", "ablation"]), function=words, digest=words, quantity=words,
+    direction=st.sampled_from(["maximize", "minimize"]), wanted=counts, workers=counts,
+    workers_per_trial=st.integers(0, 99), worlds=st.integers(0, 99), engine=words, sampler=words, pruner=words,
+    space=st.lists(words, max_size=3).map(tuple), started_s=st.floats(-1e9, 1e12), folder=words,
+    lines=st.lists(words, max_size=2).map(tuple),
 )  # fmt: skip
 states = st.builds(
     StudyState, st.lists(trials, max_size=25).map(tuple), st.lists(components, max_size=8).map(tuple),

@@ -24,7 +24,7 @@ def test_this_process_lives() -> None:
 def test_a_process_that_has_ended_is_gone_before_its_parent_takes_notice_and_after() -> None:
     """A zombie conducts nothing."""
     child = subprocess.Popen(
-        [sys.executable, "-c", "from obl_magic import kernel_process as k; print(k.this_process()); input()"],
+        [sys.executable, "-c", "from obl_magic.runs import owner as k; print(k.this_process()); input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout is not None

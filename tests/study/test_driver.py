@@ -272,7 +272,7 @@ def test_weights_of_the_best_trials_only_are_kept(tmp_path: Path, keep: int) -> 
         ends(call, loss=values[call.changes["args"]["x"]])
 
     driver = to_its_end(conducted(tmp_path, Numbers(5), Seat(weighs), keep=keep))
-    left = [path.parent.name[-3:] for path in driver._asked.folder.path.glob("trials/*/weights.npz")]
+    left = [path.parent.name[-3:] for path in driver._shared.folder.path.glob("trials/*/weights.npz")]
     assert sorted(left) == ["001", "004"][2 - keep :]
 
 

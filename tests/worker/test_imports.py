@@ -56,5 +56,5 @@ def test_the_package_is_imported_in_a_tenth_of_a_second() -> None:
 @pytest.mark.parametrize("engine", ["horovod", "mpi", "alone"])
 def test_the_registry_of_engines_imports_none_of_them(engine: str) -> None:
     """An engine's library is loaded by the ranks that use it, and by nobody else."""
-    names, _ = imported(f"from obl_magic.worker import collectives; collectives.ENGINES[{engine!r}]")
+    names, _ = imported(f"from obl_magic.worker.engines import collectives; collectives.ENGINES[{engine!r}]")
     assert names & (HEAVY | {"mpi4py"}) == set()

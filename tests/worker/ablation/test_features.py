@@ -311,7 +311,7 @@ def test_columns_of_any_name_can_be_taken_away(names: list[str], data: st.DataOb
 def test_neither_framework_nor_pandas_is_imported_for_plain_arrays() -> None:
     """A scikit-learn function never pays for TensorFlow."""
     program = (
-        "import sys, numpy as np; from obl_magic.worker import ablating, features; "
+        "import sys, numpy as np; from obl_magic.worker.ablation import apply, features; "
         "features.without((np.zeros((3, 2)), np.zeros(3)), ['0']); "
         "assert not {'tensorflow', 'keras', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)"
     )
