@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from obl_magic.world.launchers import openmpi
+from obl_magic.launchers import mpirun
+from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 TIMEOUT_S = 300
@@ -32,22 +33,22 @@ def plain_environment() -> dict[str, str]:
 
 def plain(ranks: int, program: Sequence[str]) -> str:
     """``mpirun -n RANKS PROGRAM`` and nothing else; what it printed."""
-    return wait_for([openmpi.require().mpirun, "-n", str(ranks), *program], plain_environment())
+    return wait_for([mpirun.require().mpirun, "-n", str(ranks), *program], plain_environment())
 
 
 def tuned(ranks: int, program: Sequence[str]) -> None:
     """The same program with the command line, the environment and the processors that obl_magic gives its own ranks."""
-    launcher, cores = openmpi.require(), openmpi.cores()
-    argv = openmpi.command(launcher, ranks, program, cores=cores, root=is_root())
-    if ranks == cores:  # a processor each, as obl_magic's ranks take them
+    launcher, here = mpirun.require(), cores()
+    argv = mpirun.command(launcher, ranks, program, cores=here, root=is_root())
+    if ranks == here:  # a processor each, as obl_magic's ranks take them
         argv[argv.index("none")] = "core"
-    env = openmpi.environment(launcher, plain_environment(), ranks=ranks, cores=cores, engine="horovod")
+    env = mpirun.environment(launcher, plain_environment(), ranks=ranks, cores=here, engine="horovod")
     wait_for(argv, env)
 
 
 def tuned_threads(ranks: int) -> tuple[int, int]:
     """TensorFlow's intra-op and inter-op threads, as obl_magic's ranks set them."""
-    threads = max(1, openmpi.cores() // ranks)
+    threads = max(1, cores() // ranks)
     return threads, max(2, threads)
 
 

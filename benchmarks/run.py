@@ -27,7 +27,7 @@ import startup
 import tuned
 from ratios import Line, table
 
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 
 BENCHMARKS = {
     "startup": startup.measure,
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def machine() -> dict[str, Any]:
     """What the numbers depend on: processors, their load before, and versions."""
     return {
-        "cores": openmpi.cores(),
+        "cores": cores(),
         "load_1_min": os.getloadavg()[0],
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Self
 
+from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import UsageProblem
 from obl_magic.values import DEFAULT_SEED, LR_SCALES, Settings
 
@@ -20,7 +21,6 @@ RUN, SEARCH, ABLATE = "run", "search", "ablate"
 ALL = (RUN, SEARCH, ABLATE)
 STUDIES = (SEARCH, ABLATE)
 
-ENGINES = ("auto", "horovod", "mpi")
 BATCHES = ("global", "per-worker")
 SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp", "nsga2")
 PRUNERS = ("none", "median", "asha", "hyperband")
@@ -167,8 +167,8 @@ class RunOptions:
         more="For a study: of all trials together.", check=_whole(1, "a whole number of ranks", 2),
     )  # fmt: skip
     engine: str = option(
-        "auto", "which collectives, auto, horovod or mpi: --engine mpi", told=True,
-        **_words(ENGINES, "auto, horovod or mpi"),
+        "auto", f"which collectives, {CHOICES_IN_WORDS}: --engine mpi", told=True,
+        **_words(CHOICES, CHOICES_IN_WORDS),
     )  # fmt: skip
     timeout: float | None = option(
         None, "deadline in seconds: --timeout 600", read=float, told=True, check=_seconds,

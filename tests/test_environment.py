@@ -11,7 +11,7 @@ import pytest
 from obl_magic import environment
 from obl_magic.environment import note_older, setting
 from obl_magic.errors import UsageProblem
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 
 PACKAGE = Path(environment.__file__).parent
 
@@ -41,11 +41,11 @@ def test_the_new_name_goes_first() -> None:
 def test_processors_are_read_under_both_names() -> None:
     """A wrong number is one sentence, and no note beside it."""
     with pytest.warns(FutureWarning, match="OBL_CORES is now called OBLIVIOUS_CORES"):
-        assert openmpi.cores({"OBL_CORES": "3"}) == 3
+        assert cores({"OBL_CORES": "3"}) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UsageProblem, match=r"^got OBL_CORES=two; .*; do: unset it, or OBL_CORES=2$"):
-            openmpi.cores({"OBL_CORES": "two"})
+            cores({"OBL_CORES": "two"})
 
 
 def test_no_other_prefix_is_in_use() -> None:

@@ -16,12 +16,13 @@ from obl_magic import payload
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Event, Metric, Note
 from obl_magic.events.fold import SINGLE_STEP
+from obl_magic.launchers import LAUNCHERS, launcher, mpirun
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import HIDDEN, Job, Settings
 from obl_magic.worker import execute, ranks, tracebacks
 from obl_magic.worker.report import Reporter
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 
 PRINTED = 2000
 """Characters up to which a returned value is printed rather than saved."""
@@ -37,12 +38,12 @@ def prepare(engine: str) -> None:
     """
     me = ranks.identify()
     if me.size > 1 and "OBLIVIOUS_THREADS" not in os.environ:
-        flavour = "mpich" if "PMI_RANK" in os.environ else "openmpi"
-        env = openmpi.environment(
-            openmpi.Mpi(flavour, "", 0, ""),
+        started_by = (name for name in LAUNCHERS if launcher(name).VARIABLES.rank in os.environ)
+        env = mpirun.environment(
+            mpirun.Mpi(next(started_by, "openmpi"), "", ""),
             os.environ,
             ranks=me.local_size,
-            cores=openmpi.cores(),
+            cores=cores(),
             engine=engine,
         )
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)

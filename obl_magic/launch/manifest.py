@@ -19,7 +19,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.owner import this_process
 from obl_magic.values import HIDDEN, LR_SCALES, Captured, Settings
-from obl_magic.world.launchers.openmpi import cores
+from obl_magic.world.cores import cores
 
 LARGE_BYTES = 100_000_000
 PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")

@@ -20,10 +20,11 @@ from obl_magic.events.event import LAUNCHER, STARTUP, Ended, Event, Log, Restart
 from obl_magic.launch.awake import Awake
 from obl_magic.launch.interrupts import Presses
 from obl_magic.launch.watch import Watched
+from obl_magic.launchers import mpirun
 from obl_magic.options import RunOptions
 from obl_magic.runs.run import Ledger, epoch_rows
 from obl_magic.world.channel import Channel
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 from obl_magic.world.standby import STANDBY, Wanted
 from obl_magic.world.threads import begin
@@ -41,15 +42,15 @@ def wanted(ranks: int, engine: str, everyone: int | None = None) -> Wanted:
     Raises:
         SetupProblem: there is no MPI.
     """
-    launcher, cores = openmpi.require(), openmpi.cores()
+    launcher, here = mpirun.require(), cores()
     program = [
         sys.executable,
         "-P",
         "-m",
         "obl_magic.worker",
     ]  # a queue.py beside the notebook is not Python's
-    argv = openmpi.command(launcher, ranks, program, cores=cores, root=is_root())
-    env = openmpi.environment(launcher, os.environ, ranks=everyone or ranks, cores=cores, engine=engine)
+    argv = mpirun.command(launcher, ranks, program, cores=here, root=is_root())
+    env = mpirun.environment(launcher, os.environ, ranks=everyone or ranks, cores=here, engine=engine)
     return Wanted(tuple(argv), env, Path.cwd(), ranks, engine)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import OblError, UsageProblem
 from obl_magic.notebook.options import misplaced
-from obl_magic.options import ENGINES
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
 from obl_magic.rundir.record import RunRecord
@@ -339,8 +339,8 @@ def check_before_the_cell(workers: int | None, engine: str) -> None:
     """
     if workers is not None and workers < 1:
         raise UsageProblem(f"--workers {workers}", "a whole number of ranks, 1 or more", "--workers 2")
-    if engine not in ENGINES:
-        raise UsageProblem(f"--engine {engine}", "auto, horovod or mpi", "--engine auto")
+    if engine not in CHOICES:
+        raise UsageProblem(f"--engine {engine}", CHOICES_IN_WORDS, "--engine auto")
 
 
 def _logs(rest: Sequence[str], rank: int) -> str:

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from functools import partial
 
 from obl_magic import payload
 from obl_magic.errors import RankDied, RunFailed, RunStalled, RunTimedOut
 from obl_magic.events.event import Failed
 from obl_magic.events.fold import RunState
+from obl_magic.launchers import launchers
+from obl_magic.launchers.launcher import Death
 from obl_magic.rundir import RunDir
-
-_OPENMPI_SIGNAL = re.compile(r"process rank (\d+) .*?exited on\s+signal (\d+) \(?([^)\n.]*)", re.S)
-_OPENMPI_EXIT = re.compile(r"Process name: \[.*?(\d+)\]\s*Exit code:\s*(\d+)", re.S)
-_OPENMPI_LEFT = re.compile(r"has exited due to process rank (\d+) .*?exiting\s+improperly", re.S)
-_MPICH_SIGNAL = re.compile(r"EXIT STRING: ([^\n(]+) \(signal (\d+)\)")
-_MPICH_EXIT = re.compile(r"=\s+EXIT CODE: (\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a rank ended without saying why.
-
-    Attributes:
-        rank: which, or None where the launcher did not say. how: ``signal 9 (Killed)`` or ``exit code 3``.
-    """
-
-    rank: int | None
-    how: str
 
 
 def read_death(launcher_said: str) -> Death | None:
     """What the launcher's own words tell about the first process that died; None if nothing."""
-    if found := _OPENMPI_SIGNAL.search(launcher_said):
-        return Death(int(found[1]), f"signal {found[2]} ({found[3].strip()})")
-    if found := _OPENMPI_EXIT.search(launcher_said):
-        return Death(int(found[1]), f"exit code {found[2]}")
-    if found := _OPENMPI_LEFT.search(launcher_said):
-        return Death(int(found[1]), "it left before the function had returned (exit code 0)")
-    if found := _MPICH_SIGNAL.search(launcher_said):
-        return Death(None, f"signal {found[2]} ({found[1].strip()})")
-    if found := _MPICH_EXIT.search(launcher_said):
-        return Death(None, f"exit code {found[1]}")
-    return None
+    return next(filter(None, (each.death(launcher_said) for each in launchers())), None)
 
 
 def error_of(state: RunState, folder: RunDir) -> BaseException:

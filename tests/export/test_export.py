@@ -21,8 +21,9 @@ import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.export import export
 from obl_magic.export.standalone import load
+from obl_magic.launchers import mpirun
 from obl_magic.runs.jobs import JOBS
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def execute(script: Path, ranks: int | None = None) -> subprocess.CompletedProce
     """The script, run as a user would in another folder: by Python, or by mpirun on so many ranks."""
     argv = [sys.executable, str(script)]
     if ranks is not None:
-        argv = openmpi.command(openmpi.require(), ranks, argv, cores=openmpi.cores(), root=is_root())
+        argv = mpirun.command(mpirun.require(), ranks, argv, cores=cores(), root=is_root())
     cwd = script.parent / "elsewhere"
     cwd.mkdir(exist_ok=True)
     return subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 import obl_magic
 from obl_magic.errors import RankDied, RunStalled, SetupProblem
 from obl_magic.launch import watch
-from obl_magic.world.launchers import openmpi
+from obl_magic.launchers import mpirun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -64,17 +64,17 @@ def at_the_start(home: Path, monkeypatch: pytest.MonkeyPatch, breaks: str, rank:
     return mark
 
 
-def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, mpirun: str | None) -> None:
+def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str | None) -> None:
     """This Python in a folder of its own, beside a launcher or none; there is no other launcher on PATH."""
     folder.mkdir()
-    programs = {"python": f'exec "{sys.executable}" "$@"', "mpirun": mpirun}
+    programs = {"python": f'exec "{sys.executable}" "$@"', "mpirun": program}
     for name, text in programs.items():
         if text is not None:
             (folder / name).write_text(f"#!/bin/sh\n{text}\n")
             (folder / name).chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    if mpirun is None and openmpi.detect() is not None:
+    if program is None and mpirun.detect() is not None:
         pytest.skip("an MPI of the system's own is in /usr/bin")
 
 
@@ -141,8 +141,8 @@ def test_a_launcher_that_goes_between_the_check_and_the_launch_fails_the_run(
 ) -> None:
     """The run that was begun says so, and does not stay under way."""
     python_beside(home / "bin", monkeypatch, refusing(""))
-    found = openmpi.require()
-    monkeypatch.setattr(openmpi, "require", lambda: found)
+    found = mpirun.require()
+    monkeypatch.setattr(mpirun, "require", lambda: found)
     (home / "bin" / "mpirun").unlink()
     monkeypatch.setattr("obl_magic.launch.one_run.engine_for", lambda options: ("mpi", ""))
     with pytest.raises(SetupProblem, match=r"mpirun could not be started \(No such file.*; do: .*doctor"):
@@ -172,7 +172,7 @@ def test_a_launcher_that_refuses_is_quoted(
 
 def test_fewer_slots_than_ranks_are_oversubscribed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever says that there is one slot gets two ranks on it, where the launcher alone would refuse."""
-    if openmpi.require().flavour != "openmpi":
+    if mpirun.require().flavour != "openmpi":
         pytest.skip("slots are Open MPI's")
     hosts = home / "hosts"
     hosts.write_text("localhost slots=1\n")

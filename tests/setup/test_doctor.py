@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.launchers.mpirun import Mpi
 from obl_magic.setup import doctor
 from obl_magic.setup.install_horovod import Stamp
-from obl_magic.world.launchers.openmpi import Mpi
 
 WELL = doctor.Installed(
     tensorflow="2.21.0",
     horovod="0.28.1",
     stamp=Stamp("0.28.1", "2.21.0", False, "openmpi 5.0.11"),
-    mpi=Mpi("openmpi", "5.0.11", 5, "/somewhere/mpirun"),
+    mpi=Mpi("openmpi", "5.0.11", "/somewhere/mpirun"),
     mpi4py="4.1.2",
 )
 OTHER_TENSORFLOW = dataclasses.replace(WELL, tensorflow="2.22.0")
 NO_HOROVOD = dataclasses.replace(WELL, horovod=None, stamp=None)
 NO_MPI = dataclasses.replace(WELL, mpi=None)
 NO_MPI4PY = dataclasses.replace(WELL, mpi4py=None)
-OTHER_MPI = dataclasses.replace(WELL, mpi=Mpi("mpich", "4.3.0", 4, "/somewhere/mpiexec"))
+OTHER_MPI = dataclasses.replace(WELL, mpi=Mpi("mpich", "4.3.0", "/somewhere/mpiexec"))
 
 
 def row(name: str, here: doctor.Installed, monkeypatch: pytest.MonkeyPatch) -> doctor.Check:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from obl_magic.errors import SetupProblem
+from obl_magic.launchers import mpirun as launcher
 from obl_magic.setup import install_horovod as builder
-from obl_magic.world.launchers import openmpi as launcher
 
-OPEN_MPI = launcher.Mpi("openmpi", "5.0.11", 5, "/somewhere/mpirun")
+OPEN_MPI = launcher.Mpi("openmpi", "5.0.11", "/somewhere/mpirun")
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from obl_magic.launchers import mpirun
 from obl_magic.payload import buffers
-from obl_magic.world.launchers import openmpi
+from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
@@ -35,9 +36,9 @@ def file(tmp_path: Path) -> Path:
 def ranks(file: Path, blind: str, chunk_bytes: int = 3_000_001) -> list[dict[str, Any]]:
     """What three ranks found, of which the blind ones do not see the file."""
     program = [sys.executable, str(PROGRAM), str(file), blind, str(chunk_bytes)]
-    launcher = openmpi.require()
-    argv = openmpi.command(launcher, 3, program, cores=openmpi.cores(), root=is_root())
-    env = openmpi.environment(launcher, os.environ, ranks=3, cores=openmpi.cores(), engine="mpi")
+    launcher = mpirun.require()
+    argv = mpirun.command(launcher, 3, program, cores=cores(), root=is_root())
+    env = mpirun.environment(launcher, os.environ, ranks=3, cores=cores(), engine="mpi")
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from obl_magic.errors import SetupProblem
-from obl_magic.world.launchers import openmpi
+from obl_magic.launchers import mpirun
 from obl_magic.world.process import World, is_root
 
 pytestmark = pytest.mark.timing
@@ -71,11 +71,11 @@ def python(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-def mpirun(ranks: int, text: str) -> tuple[list[str], dict[str, str]]:
+def on_ranks(ranks: int, text: str) -> tuple[list[str], dict[str, str]]:
     """The command line and environment of a small program on some ranks."""
-    launcher = openmpi.require()
-    argv = openmpi.command(launcher, ranks, python(text), cores=1, root=is_root())
-    return argv, openmpi.environment(launcher, os.environ, ranks=ranks, cores=1, engine="mpi")
+    launcher = mpirun.require()
+    argv = mpirun.command(launcher, ranks, python(text), cores=1, root=is_root())
+    return argv, mpirun.environment(launcher, os.environ, ranks=ranks, cores=1, engine="mpi")
 
 
 def test_a_world_says_its_lines_and_its_words_apart(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_real_ranks_in_a_collective_are_gone_at_once(tmp_path: Path, grace_s: fl
     """Three ranks that ignore SIGTERM, each with children; session folders and shared memory go too."""
     stuck = "from mpi4py import MPI; MPI.COMM_WORLD.barrier()\n"
     never = "\nMPI.COMM_WORLD.bcast(None, root=MPI.COMM_WORLD.rank % 2) if MPI.COMM_WORLD.rank else signal.pause()"
-    argv, env = mpirun(3, stuck + CHILDREN + SAYS + never)
+    argv, env = on_ranks(3, stuck + CHILDREN + SAYS + never)
     heard = Heard()
     world = start(argv, heard, tmp_path, **env)
     pids = heard.pids(12)
@@ -211,7 +211,7 @@ def test_real_ranks_in_a_collective_are_gone_at_once(tmp_path: Path, grace_s: fl
 
 def test_a_rank_that_is_killed_takes_the_world_with_it(tmp_path: Path) -> None:
     """And the launcher says who it was."""
-    argv, env = mpirun(2, STUBBORN + SAYS + WAITS)
+    argv, env = on_ranks(2, STUBBORN + SAYS + WAITS)
     heard = Heard()
     world = start(argv, heard, tmp_path, **env)
     pids = heard.pids(2)

@@ -1,4 +1,4 @@
-"""The collectives an engine must offer, and the registry of engines. Imports no engine until it is asked for.
+"""The collectives an engine must offer, and the engines of a process. Imports no engine until it is asked for.
 
 An engine is a module with ``connect() -> Collectives``. Tensors are TensorFlow tensors; every call works
 eagerly and inside a traced function, and every rank must make the same calls in the same order: where it does not,
@@ -12,14 +12,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from obl_magic.engines import ENGINES
 from obl_magic.errors import OblError
 from obl_magic.worker.engines.agreement import AttemptFailed as AttemptFailed
-
-ENGINES = {
-    "horovod": "obl_magic.worker.engines.horovod",
-    "mpi": "obl_magic.worker.engines.mpi",
-    "alone": "obl_magic.worker.engines.single",
-}
 
 
 class Collectives(Protocol):
@@ -112,7 +107,7 @@ class Collectives(Protocol):
 
 def connect(engine: str) -> Collectives:
     """The collectives of a named engine, ready for use. Every rank must call it."""
-    module = importlib.import_module(ENGINES[engine])
+    module = importlib.import_module(ENGINES[engine].module)
     connected: Collectives = module.connect()
     return connected
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from obl_magic.world.launchers import openmpi
+from obl_magic.launchers import mpirun
 from obl_magic.world.process import is_root
 
 pytestmark = [pytest.mark.timing, pytest.mark.slow, pytest.mark.parametrize("size", [2, 3])]
@@ -22,9 +22,9 @@ PROGRAM = Path(__file__).with_name("collectives_program.py")
 @functools.cache
 def launched(engine: str, size: int) -> dict[str, list[Any]]:
     """What each property gave, by name, one entry a rank; run once."""
-    launcher = openmpi.require()
-    argv = openmpi.command(launcher, size, [sys.executable, str(PROGRAM), engine], cores=1, root=is_root())
-    env = openmpi.environment(launcher, os.environ, ranks=size, cores=1, engine=engine)
+    launcher = mpirun.require()
+    argv = mpirun.command(launcher, size, [sys.executable, str(PROGRAM), engine], cores=1, root=is_root())
+    env = mpirun.environment(launcher, os.environ, ranks=size, cores=1, engine=engine)
     done = subprocess.run(
         argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200, check=False
     )

@@ -12,13 +12,13 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import batchnorm, data, losses, metrics, randomness, refusals, seams
-from obl_magic.worker.frameworks.keras.callbacks import Fits
-from obl_magic.worker.frameworks.keras.checkpoints import Resuming
+from obl_magic.worker.frameworks.keras.callbacks import CallbackHooks, Parts
+from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.custom_loops import CustomLoops
 from obl_magic.worker.frameworks.keras.gradients import GradientReducer
 from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
-from obl_magic.worker.frameworks.keras.monitor import Looks
+from obl_magic.worker.frameworks.keras.monitor import Monitor
 from obl_magic.worker.frameworks.keras.noise import Gradients
 from obl_magic.worker.frameworks.keras.pipelines import Pipelines
 from obl_magic.worker.frameworks.keras.rates import ScaledRate
@@ -59,29 +59,31 @@ class Adapter:
         self._writer = OneWriter(world)
         self._noise = Gradients()
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._looks = Looks(world, reporter, settings, exact, self._checksum, self._same, self._noise)
+        self._monitor = Monitor(world, reporter, settings, exact, self._checksum, self._same, self._noise)
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
-        self._fits = Fits(
-            world,
-            self._state,
-            reporter,
-            settings,
-            exact,
-            self._checksum,
-            self._looks,
-            self._rate,
-            self._writer,
-            Resuming(world, folder, settings.goes_on, settings.keep_each_epoch),
-            self._best,
-            self._initial,
+        self._hooks = CallbackHooks(
+            Parts(
+                world=world,
+                state=self._state,
+                reporter=reporter,
+                settings=settings,
+                exact_logs=exact,
+                checksum=self._checksum,
+                monitor=self._monitor,
+                rate=self._rate,
+                writer=self._writer,
+                checkpoints=Checkpoints(world, folder, settings.goes_on, settings.keep_each_epoch),
+                best=self._best,
+                initial=self._initial,
+            )  # fmt: skip
         )
 
     def enter(self) -> None:
         """Replaces what must be replaced."""
         refusals.check_backend()
         seams.check()
-        self._fits.install(self._patches)
+        self._hooks.install(self._patches)
         if self._settings.stop_after is not None:
             self._noise.install(self._patches)
         if self._world.size == 1:
@@ -127,12 +129,12 @@ class Adapter:
 
     def verified(self) -> Verified:
         """What a verification has found when the function ended by itself."""
-        return self._looks.verified(self._state.trained())
+        return self._monitor.verified(self._state.trained())
 
     @property
     def distributed(self) -> bool:
         """Whether anything in the function was made distributed."""
-        return bool(self._fits.count or self._steps.made or self._calls.shared)
+        return bool(self._hooks.count or self._steps.made or self._calls.shared)
 
     def _before_apply(self, optimizer: Any, variables: Sequence[Any]) -> None:
         self._state.broadcast_new(variables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from obl_magic.events.event import Metric
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import state as states
-from obl_magic.worker.frameworks.keras.checkpoints import Kept, Resuming
+from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints, Kept
 from obl_magic.worker.frameworks.keras.checksum import Checksum
-from obl_magic.worker.frameworks.keras.monitor import Fit, Looks, numbers
+from obl_magic.worker.frameworks.keras.monitor import Fit, Monitor, numbers
 from obl_magic.worker.frameworks.keras.rates import ScaledRate
 from obl_magic.worker.frameworks.keras.saving import OneWriter
 from obl_magic.worker.frameworks.keras.steps import build_if_possible as build_if_possible
@@ -34,37 +35,69 @@ _DURING_EPOCHS = (
 _NO_BATCH_LOGS = (*WRITERS, keras.callbacks.ProgbarLogger, keras.callbacks.History)
 
 
-class Fits:
-    """Replaces the hooks of Keras' callback list.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Who has a part in what happens around a fit.
 
-    Args:
-        world: the collectives. state: shared variables. reporter: where progress goes. settings: of the run.
-        exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
-        looks: looks at steps. rate: the factor on learning rates. writer: is told when callbacks run.
-        resuming: keeps where fits are, and leads them there. best: keeps the best epoch's weights.
+    Attributes:
+        world: the collectives.
+        state: shared variables.
+        reporter: where progress goes.
+        settings: of the run.
+        exact_logs: (model, logs) -> logs computed from all ranks.
+        checksum: compares the ranks' weights.
+        monitor: looks at steps.
+        rate: the factor on learning rates.
+        writer: is told when callbacks run.
+        checkpoints: keeps where fits are, and leads them there.
+        best: keeps the best epoch's weights.
         initial: gives the first model its weights.
     """
 
-    def __init__(
-        self,
-        world: Collectives,
-        state: states.SharedState,
-        reporter: Reporter,
-        settings: Settings,
-        exact_logs: Callable[[Any, Any], Any],
-        checksum: Checksum,
-        looks: Looks,
-        rate: ScaledRate,
-        writer: OneWriter,
-        resuming: Resuming,
-        best: BestWeights,
-        initial: InitialWeights,
-    ) -> None:
-        self._world, self._state, self._reporter, self._settings = world, state, reporter, settings
-        self._exact_logs, self._checksum, self._looks = exact_logs, checksum, looks
-        self._rate, self._writer, self._resuming = rate, writer, resuming
-        self._best, self._initial = best, initial
-        self._writers = Writers(world, reporter.note, writer.own)
+    world: Collectives
+    state: states.SharedState
+    reporter: Reporter
+    settings: Settings
+    exact_logs: Callable[[Any, Any], Any]
+    checksum: Checksum
+    monitor: Monitor
+    rate: ScaledRate
+    writer: OneWriter
+    checkpoints: Checkpoints
+    best: BestWeights
+    initial: InitialWeights
+
+
+@dataclass(slots=True)
+class _List:
+    """What is known of one of Keras' callback lists.
+
+    Attributes:
+        batch_logs: a callback may read, or decide by, what happens in single steps. test_logs: in those of a test.
+        users: hooks of epochs in which a callback of the user's may decide something.
+        batch_begins, batch_ends: a callback does anything there.
+        fit: the fit under way, or None.
+    """
+
+    batch_logs: bool
+    test_logs: bool
+    users: set[str]
+    batch_begins: bool = True
+    batch_ends: bool = True
+    fit: Fit | None = None
+
+
+class CallbackHooks:
+    """Replaces the hooks of Keras' callback list.
+
+    Args:
+        parts: who takes part.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._world, self._state, self._reporter = parts.world, parts.state, parts.reporter
+        self._writers = Writers(parts.world, parts.reporter.note, parts.writer.own)
         self._iterators: dict[int, Any] = {}
         self.count = 0
 
@@ -94,11 +127,12 @@ class Fits:
                 params = {**params, "verbose": 0}
                 mine = [c for c in mine if not isinstance(c, keras.callbacks.ProgbarLogger)]
             original(callbacks_list, mine, add_history, add_progbar and not silent, model, **params)
-            callbacks_list._obl_batch_logs = self._world.size > 1 and any(_wants_batch_logs(c) for c in given)
-            callbacks_list._obl_test_logs = self._world.size > 1 and any(_wants_test_logs(c) for c in given)
-            callbacks_list._obl_users = _users_hooks(given) if self._world.size > 1 else set()
-            callbacks_list._obl_batch_begins = callbacks_list._obl_batch_ends = True
-            callbacks_list._obl_fit = None
+            several = self._world.size > 1
+            callbacks_list._obl = _List(
+                several and any(_wants_batch_logs(c) for c in given),
+                several and any(_wants_test_logs(c) for c in given),
+                _users_hooks(given) if several else set(),
+            )
 
         return __init__
 
@@ -116,18 +150,18 @@ class Fits:
             self.count += 1
             self._world.during(f"in its {_ordinal(self.count)} fit")
             self._reporter.fits(model)
-            kept = self._resuming.find()
+            kept = self._parts.checkpoints.find()
             iterator = self._iterators.pop(id(model), None)
             self._begin_from_weights(model, iterator, kept)
             _go_on_writing(callbacks, kept)
-            with self._writer.in_callbacks():
+            with self._parts.writer.in_callbacks():
                 original(callbacks, logs)
-            callbacks._obl_batch_begins = _any_has(
+            callbacks._obl.batch_begins = _any_has(
                 callbacks.callbacks, "on_batch_begin", "on_train_batch_begin"
             )
-            callbacks._obl_batch_ends = _any_has(callbacks.callbacks, "on_batch_end", "on_train_batch_end")
+            callbacks._obl.batch_ends = _any_has(callbacks.callbacks, "on_batch_end", "on_train_batch_end")
             if kept is not None:
-                self._resuming.lead(kept, callbacks, iterator)
+                self._parts.checkpoints.lead(kept, callbacks, iterator)
             if self._world.size > 1:
                 restored = -1 if model._initial_epoch is None else int(model._initial_epoch)
                 with self._world.purpose("begin a fit"):
@@ -135,7 +169,7 @@ class Fits:
                 model._initial_epoch = None if restored < 0 else restored
                 self._name_deviations(model)
             batch = None if iterator is None else iterator.data_adapter.batch_size
-            callbacks._obl_fit = fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
+            callbacks._obl.fit = fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
             if kept is not None:
                 fit.epoch, fit.stepped, fit.next_look = kept.epoch - 1, kept.stepped, kept.stepped + 1
 
@@ -143,16 +177,16 @@ class Fits:
 
     def _begin_from_weights(self, model: Any, iterator: Any, kept: Kept | None) -> None:
         """Gives the first model its weights before its callbacks begin, as if it had been built with them."""
-        values_wait = kept is not None or self._initial.pending
+        values_wait = kept is not None or self._parts.initial.pending
         if values_wait and self._world.size == 1 and iterator is not None:  # several ranks have built
             build_if_possible(model, iterator._distributed_dataset.element_spec)
         if kept is None:
-            self._initial.give(model)
+            self._parts.initial.give(model)
         else:
-            self._initial.pass_over()
+            self._parts.initial.pass_over()
 
     def _name_deviations(self, model: Any) -> None:
-        names = [] if self._settings.sync_batchnorm else states.normalises_batches(model)
+        names = [] if self._parts.settings.sync_batchnorm else states.normalises_batches(model)
         if names:
             self._reporter.note(
                 "batchnorm",
@@ -163,29 +197,29 @@ class Fits:
 
     def _epoch_begin(self, original: Any) -> Any:
         def on_epoch_begin(callbacks: Any, epoch: int, logs: Any = None) -> None:
-            if (fit := callbacks._obl_fit) is not None:
+            if (fit := callbacks._obl.fit) is not None:
                 fit.epoch, fit.step = epoch, 0
-                self._rate.at(epoch, 0, fit.steps)
-            with self._writer.in_callbacks():
+                self._parts.rate.at(epoch, 0, fit.steps)
+            with self._parts.writer.in_callbacks():
                 original(callbacks, epoch, logs)
-            if "on_epoch_begin" in callbacks._obl_users:
+            if "on_epoch_begin" in callbacks._obl.users:
                 self._agree(callbacks)
 
         return on_epoch_begin
 
     def _batch_begin(self, original: Any) -> Any:
         def on_train_batch_begin(callbacks: Any, batch: int, logs: Any = None) -> None:
-            if callbacks._obl_batch_begins:
-                with self._writer.in_callbacks():
+            if callbacks._obl.batch_begins:
+                with self._parts.writer.in_callbacks():
                     original(callbacks, batch, logs)
 
         return on_train_batch_begin
 
     def _batch_end(self, original: Any) -> Any:
         def on_train_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
-            fit = callbacks._obl_fit
+            fit = callbacks._obl.fit
             if fit is None:
-                with self._writer.in_callbacks():
+                with self._parts.writer.in_callbacks():
                     return original(callbacks, batch, logs)
             model = callbacks.model
             done = batch + 1 - fit.step
@@ -193,23 +227,23 @@ class Fits:
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
                 self._state.broadcast_late()
-                self._checksum.remember(model, fit.stepped)
-            logs = self._looks.look(callbacks, fit, logs)
-            if callbacks._obl_batch_ends:
-                with self._writer.in_callbacks():
+                self._parts.checksum.remember(model, fit.stepped)
+            logs = self._parts.monitor.look(callbacks.model, fit, logs, callbacks._obl.batch_logs)
+            if callbacks._obl.batch_ends:
+                with self._parts.writer.in_callbacks():
                     original(callbacks, batch, logs)
-            if callbacks._obl_batch_logs:
+            if callbacks._obl.batch_logs:
                 model.stop_training = self._state.any(bool(model.stop_training))
                 self._state.broadcast(_learning_rate(model))
-            self._rate.at(fit.epoch, fit.step, fit.steps)
-            self._looks.show(fit)
+            self._parts.rate.at(fit.epoch, fit.step, fit.steps)
+            self._parts.monitor.show(fit)
             return None
 
         return on_train_batch_end
 
     def _agree(self, callbacks: Any) -> None:
         """What rank 0's user-made callbacks decided holds everywhere: weights, learning rate, stopping."""
-        if callbacks._obl_fit is None:
+        if callbacks._obl.fit is None:
             return
         model = callbacks.model
         votes = self._state.agree(states.variables_of(model), int(bool(model.stop_training)))
@@ -217,7 +251,7 @@ class Fits:
 
     def _epoch_end(self, original: Any) -> Any:
         def on_epoch_end(callbacks: Any, epoch: int, logs: Any = None) -> None:
-            fit = callbacks._obl_fit
+            fit = callbacks._obl.fit
             if fit is not None and self._world.size > 1:
                 with self._world.purpose("end an epoch"):
                     self._state.average(states.moving_statistics(callbacks.model))
@@ -226,13 +260,13 @@ class Fits:
                 fit.steps = fit.steps or fit.step
                 if self._reporter.rank == 0:
                     self._reporter.emit(Metric(0, time.time(), dict(fit.logs), fit.stepped, epoch + 1))
-                    self._looks.tell(fit)
-            with self._writer.in_callbacks():
+                    self._parts.monitor.tell(fit)
+            with self._parts.writer.in_callbacks():
                 original(callbacks, epoch, logs)
             if fit is not None:  # no rank goes on before it is kept
-                self._best.epoch_ended(callbacks, fit)
-                self._resuming.keep(callbacks, epoch + 1, fit.stepped, done=False)
-            if "on_epoch_end" in callbacks._obl_users:
+                self._parts.best.epoch_ended(callbacks, fit)
+                self._parts.checkpoints.keep(callbacks, epoch + 1, fit.stepped, done=False)
+            if "on_epoch_end" in callbacks._obl.users:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
                 with self._world.purpose("end an epoch"):
@@ -245,11 +279,11 @@ class Fits:
     def _test_batch_end(self, original: Any) -> Any:
         def on_test_batch_end(callbacks: Any, batch: int, logs: Any = None) -> None:
             self._reporter.ticks += 1
-            if callbacks._obl_test_logs:
-                logs = self._exact_logs(callbacks.model, logs)
-            with self._writer.in_callbacks():
+            if callbacks._obl.test_logs:
+                logs = self._parts.exact_logs(callbacks.model, logs)
+            with self._parts.writer.in_callbacks():
                 original(callbacks, batch, logs)
-            if callbacks._obl_test_logs:
+            if callbacks._obl.test_logs:
                 callbacks.model.stop_evaluating = self._state.any(bool(callbacks.model.stop_evaluating))
 
         return on_test_batch_end
@@ -263,12 +297,12 @@ class Fits:
 
     def _train_end(self, original: Any) -> Any:
         def on_train_end(callbacks: Any, logs: Any = None) -> None:
-            with self._writer.in_callbacks():
+            with self._parts.writer.in_callbacks():
                 original(callbacks, logs)
-            fit, callbacks._obl_fit = callbacks._obl_fit, None
+            fit, callbacks._obl.fit = callbacks._obl.fit, None
             if fit is not None:
-                self._best.fit_ended(callbacks, fit)
-                self._resuming.keep(callbacks, fit.epoch + 1, fit.stepped, done=True)
+                self._parts.best.fit_ended(callbacks, fit)
+                self._parts.checkpoints.keep(callbacks, fit.epoch + 1, fit.stepped, done=True)
                 callbacks.model._initial_epoch = None
             self._reporter.fits(None)
             self._writers.back()

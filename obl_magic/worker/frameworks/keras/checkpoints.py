@@ -48,7 +48,7 @@ class Kept:
     numpy: Any = field(repr=False)
 
 
-class Resuming:
+class Checkpoints:
     """Keeps and continues the fits of one function.
 
     Args:

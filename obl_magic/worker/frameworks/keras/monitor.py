@@ -59,7 +59,7 @@ class Fit:
     looking_from: int = 0
 
 
-class Looks:
+class Monitor:
     """Looks at fits.
 
     Args:
@@ -82,19 +82,19 @@ class Looks:
         self._exact_logs, self._checksum, self._gradients = exact_logs, checksum, gradients
         self._verified: list[dict[str, float]] = []
 
-    def look(self, callbacks: Any, fit: Fit, logs: Any) -> Any:
-        """Exact logs where a user's callback reads them, and now and then for display.
+    def look(self, model: Any, fit: Fit, logs: Any, always: bool) -> Any:
+        """Exact logs where a user's callback reads them (``always``), and now and then for display.
 
         Raises:
             KeyboardInterrupt: the user asked the run to stop; on every rank, after the same step.
         """
         if self._settings.stop_after is not None:
-            self._verify(callbacks.model, fit, logs)
+            self._verify(model, fit, logs)
         due = fit.stepped >= fit.next_look
-        if not (due or callbacks._obl_batch_logs):
+        if not (due or always):
             return logs
         began = time.perf_counter()
-        logs = self._exact_logs(callbacks.model, logs)
+        logs = self._exact_logs(model, logs)
         fit.logs = numbers(logs)
         if due:
             if self._reporter.rank == 0:
@@ -102,7 +102,7 @@ class Looks:
                 self._reporter.emit(Metric(0, time.time(), named, fit.stepped, fit.epoch + 1))
             if self._world.size > 1:
                 self._same.compare()
-                self._checksum.look(callbacks.model.trainable_variables, fit.stepped)
+                self._checksum.look(model.trainable_variables, fit.stepped)
             fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
             if fit.next_look < fit.stepped:
                 self._reporter.stop_asked = True

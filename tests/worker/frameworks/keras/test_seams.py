@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from obl_magic.errors import SetupProblem
+from obl_magic.launchers import mpirun
 from obl_magic.worker.frameworks.keras import seams
-from obl_magic.world.launchers import openmpi
 from obl_magic.world.process import is_root
 
 PROGRAM = Path(__file__).with_name("seams_program.py")
@@ -25,9 +25,9 @@ REFUSED = ("tensorflow.python.distribute", "horovod.", "keras.src.distribution",
 @functools.cache
 def told() -> dict[str, Any]:
     """What two ranks replaced and what of it was called in a few steps of every kind; run once."""
-    launcher = openmpi.require()
-    argv = openmpi.command(launcher, 2, [sys.executable, str(PROGRAM), "mpi"], cores=1, root=is_root())
-    env = openmpi.environment(launcher, os.environ, ranks=2, cores=1, engine="mpi")
+    launcher = mpirun.require()
+    argv = mpirun.command(launcher, 2, [sys.executable, str(PROGRAM), "mpi"], cores=1, root=is_root())
+    env = mpirun.environment(launcher, os.environ, ranks=2, cores=1, engine="mpi")
     done = subprocess.run(
         argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.world.launchers import openmpi
-from obl_magic.world.launchers.openmpi import Mpi
+from obl_magic.errors import SetupProblem
+from obl_magic.launchers import mpirun
+from obl_magic.launchers.mpirun import Mpi
 
 OPENMPI_4 = "mpirun (Open MPI) 4.1.8\n\nReport bugs to http://www.open-mpi.org/community/help/\n"
 OPENMPI_5 = "mpirun (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n\n"
@@ -29,40 +29,40 @@ MPICH = """HYDRA build details:
 """
 INTEL = "Intel(R) MPI Library for Linux* OS, Version 2021.13 Build 20240701\nCopyright 2003-2024, Intel Corporation.\n"
 
-V4 = Mpi("openmpi", "4.1.8", 4, "/m/mpirun")
-V5 = Mpi("openmpi", "5.0.11", 5, "/m/mpirun")
-HYDRA = Mpi("mpich", "5.0.2", 5, "/m/mpiexec")
+V4 = Mpi("openmpi", "4.1.8", "/m/mpirun")
+V5 = Mpi("openmpi", "5.0.11", "/m/mpirun")
+HYDRA = Mpi("mpich", "5.0.2", "/m/mpiexec")
 PROGRAM = ["python", "-m", "rank"]
 
 
 def test_whoever_has_no_home_gets_one_where_nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open MPI reads settings there."""
-    assert openmpi.environment(V5, {"HOME": "/h"}, ranks=2, cores=2, engine="mpi")["HOME"] == "/h"
+    assert mpirun.environment(V5, {"HOME": "/h"}, ranks=2, cores=2, engine="mpi")["HOME"] == "/h"
     monkeypatch.delenv("HOME")
-    known = openmpi.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"]
+    known = mpirun.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"]
     assert known == pwd.getpwuid(os.getuid()).pw_dir
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user that no list of users has
-    assert openmpi.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"] == "/"
+    assert mpirun.environment(V5, {}, ranks=2, cores=2, engine="mpi")["HOME"] == "/"
 
 
 @pytest.mark.parametrize(
-    ("said", "flavour", "version", "major"),
+    ("said", "flavour", "version"),
     [
-        (OPENMPI_4, "openmpi", "4.1.8", 4),
-        (OPENMPI_5, "openmpi", "5.0.11", 5),
-        (OPENMPI_5_MPIEXEC, "openmpi", "5.0.11", 5),
-        (MPICH, "mpich", "5.0.2", 5),
+        (OPENMPI_4, "openmpi", "4.1.8"),
+        (OPENMPI_5, "openmpi", "5.0.11"),
+        (OPENMPI_5_MPIEXEC, "openmpi", "5.0.11"),
+        (MPICH, "mpich", "5.0.2"),
     ],
 )
-def test_a_launcher_is_known_by_what_it_says(said: str, flavour: str, version: str, major: int) -> None:
+def test_a_launcher_is_known_by_what_it_says(said: str, flavour: str, version: str) -> None:
     """The real words of each."""
-    assert openmpi.parse_version(said, "/m/x") == Mpi(flavour, version, major, "/m/x")
+    assert mpirun.known(said, "/m/x") == Mpi(flavour, version, "/m/x")
 
 
 @pytest.mark.parametrize("said", ["", INTEL, "usage: mpirun\n"])
 def test_a_launcher_we_do_not_know_is_none(said: str) -> None:
     """Rather than guessed at."""
-    assert openmpi.parse_version(said, "/m/x") is None
+    assert mpirun.known(said, "/m/x") is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_command_line_is_the_launchers_own(
     launcher: Mpi, ranks: int, root: bool, argv: list[str]
 ) -> None:
     """Two dashes for Open MPI, one for Hydra; the superuser and more ranks than cores are announced."""
-    assert openmpi.command(launcher, ranks, PROGRAM, cores=2, root=root) == argv + PROGRAM
+    assert mpirun.command(launcher, ranks, PROGRAM, cores=2, root=root) == argv + PROGRAM
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_command_line_is_the_launchers_own(
 )
 def test_threads_of_a_rank_are_cores_over_ranks(ranks: int, cores: int, threads: str) -> None:
     """At least one."""
-    env = openmpi.environment(V5, {}, ranks=ranks, cores=cores, engine="mpi")
+    env = mpirun.environment(V5, {}, ranks=ranks, cores=cores, engine="mpi")
     assert {env[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OBLIVIOUS_THREADS")} == {
         threads
     }
@@ -118,22 +118,22 @@ def test_threads_of_a_rank_are_cores_over_ranks(ranks: int, cores: int, threads:
 
 def test_what_the_user_has_set_stays() -> None:
     """Every setting of ours gives way, and nothing of the user's is lost."""
-    ours = openmpi.environment(V5, {}, ranks=2, cores=8, engine="horovod")
+    ours = mpirun.environment(V5, {}, ranks=2, cores=8, engine="horovod")
     theirs = dict.fromkeys(ours, "theirs") | {"PATH": "/bin"}
-    assert openmpi.environment(V5, theirs, ranks=2, cores=8, engine="horovod") == theirs
+    assert mpirun.environment(V5, theirs, ranks=2, cores=8, engine="horovod") == theirs
 
 
 def test_a_users_number_of_threads_is_the_one_the_ranks_set() -> None:
     """TensorFlow is told its threads by a call as well; it must not undo what the variable says."""
-    env = openmpi.environment(V5, {"TF_NUM_INTRAOP_THREADS": "3"}, ranks=2, cores=8, engine="mpi")
+    env = mpirun.environment(V5, {"TF_NUM_INTRAOP_THREADS": "3"}, ranks=2, cores=8, engine="mpi")
     assert (env["TF_NUM_INTRAOP_THREADS"], env["OBLIVIOUS_THREADS"]) == ("3", "3")
 
 
 def test_each_engine_and_launcher_gets_its_own_settings_only() -> None:
     """Horovod's for Horovod, Open MPI's for Open MPI."""
-    hydra = openmpi.environment(HYDRA, {}, ranks=2, cores=2, engine="mpi")
+    hydra = mpirun.environment(HYDRA, {}, ranks=2, cores=2, engine="mpi")
     assert not [name for name in hydra if name.startswith(("OMPI_", "PRTE_", "HOROVOD_"))]
-    horovod = openmpi.environment(V5, {}, ranks=2, cores=2, engine="horovod")
+    horovod = mpirun.environment(V5, {}, ranks=2, cores=2, engine="horovod")
     assert horovod["HOROVOD_CONTROLLER"] == "mpi"
     assert horovod["OMPI_MCA_btl"] == "self,sm"
 
@@ -141,19 +141,8 @@ def test_each_engine_and_launcher_gets_its_own_settings_only() -> None:
 def test_the_environment_given_is_not_changed() -> None:
     """It is the kernel's own."""
     base = {"A": "b"}
-    openmpi.environment(V5, base, ranks=2, cores=2, engine="horovod")
+    mpirun.environment(V5, base, ranks=2, cores=2, engine="horovod")
     assert base == {"A": "b"}
-
-
-def test_cores_are_those_this_process_may_use_or_those_the_user_names() -> None:
-    """Its affinity, not the machine's."""
-    assert openmpi.cores({}) == len(os.sched_getaffinity(0))
-    assert openmpi.cores({"OBLIVIOUS_CORES": "7"}) == 7
-    for wrong in ("0", "two", "-1", "1.5"):
-        with pytest.raises(
-            UsageProblem, match=f"^got OBLIVIOUS_CORES={wrong}; expected a number of processors, 1 or more"
-        ):
-            openmpi.cores({"OBLIVIOUS_CORES": wrong})
 
 
 def fake_mpirun(folder: Path, said: str) -> str:
@@ -173,9 +162,9 @@ def test_the_launcher_beside_python_comes_before_that_on_the_path(
     on_path = fake_mpirun(tmp_path / "usr", MPICH)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "python"))
     environ = {"PATH": f"{tmp_path / 'usr'}{os.pathsep}{os.environ['PATH']}"}
-    assert openmpi.detect(environ) == Mpi("openmpi", "5.0.11", 5, beside)
+    assert mpirun.detect(environ) == Mpi("openmpi", "5.0.11", beside)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert openmpi.detect(environ) == Mpi("mpich", "5.0.2", 5, on_path)
+    assert mpirun.detect(environ) == Mpi("mpich", "5.0.2", on_path)
 
 
 def test_no_mpi_is_said_with_the_command_that_brings_it(
@@ -188,4 +177,4 @@ def test_no_mpi_is_said_with_the_command_that_brings_it(
     with pytest.raises(
         SetupProblem, match=r"MPI is missing: no working mpirun .*; do: .* -m pip install openmpi mpi4py"
     ):
-        openmpi.require({"PATH": str(tmp_path / "usr")})
+        mpirun.require({"PATH": str(tmp_path / "usr")})

@@ -1,1 +1,0 @@
-"""One file per launcher: all that is known of it."""
