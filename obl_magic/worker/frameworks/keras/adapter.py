@@ -62,22 +62,13 @@ class Adapter:
         self._monitor = Monitor(world, reporter, settings, exact, self._checksum, self._same, self._noise)
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
-        self._hooks = CallbackHooks(
-            Parts(
-                world=world,
-                state=self._state,
-                reporter=reporter,
-                settings=settings,
-                exact_logs=exact,
-                checksum=self._checksum,
-                monitor=self._monitor,
-                rate=self._rate,
-                writer=self._writer,
-                checkpoints=Checkpoints(world, folder, settings.goes_on, settings.keep_each_epoch),
-                best=self._best,
-                initial=self._initial,
-            )  # fmt: skip
-        )
+        parts = Parts(
+            world=world, state=self._state, reporter=reporter, settings=settings, exact_logs=exact,
+            checksum=self._checksum, monitor=self._monitor, rate=self._rate, writer=self._writer,
+            checkpoints=Checkpoints(world, folder, settings.goes_on, settings.keep_each_epoch),
+            best=self._best, initial=self._initial,
+        )  # fmt: skip
+        self._hooks = CallbackHooks(parts)
 
     def enter(self) -> None:
         """Replaces what must be replaced."""
