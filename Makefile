@@ -83,7 +83,7 @@ bench: setup
 # docs/options.md and the stub that editors read, from the one table of options.
 options: setup
 	$(PY) -c 'from obl_magic.notebook.options import as_markdown; print(as_markdown(), end="")' > docs/options.md
-	$(PY) -c 'from obl_magic.api.signatures import stub; print(stub(), end="")' > $(BUILD)/stub.pyi
+	$(PY) -c 'from obl_magic.api.stub import stub; print(stub(), end="")' > $(BUILD)/stub.pyi
 	mv $(BUILD)/stub.pyi obl_magic/__init__.pyi
 
 # The site, in $(BUILD)/site; every link of it leads somewhere.

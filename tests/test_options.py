@@ -12,7 +12,7 @@ import pytest
 from kernel import Kernel
 
 import obl_magic
-from obl_magic.api import signatures
+from obl_magic.api.stub import stub
 from obl_magic.notebook.options import as_markdown, completions, given, misplaced
 from obl_magic.options import OPTIONS, RunOptions, StudyOptions, keywords
 
@@ -104,7 +104,7 @@ def test_the_page_of_options_is_that_of_the_table() -> None:
 
 def test_the_stub_that_editors_read_is_that_of_the_table() -> None:
     """Make options writes it."""
-    assert (PACKAGE / "__init__.pyi").read_text() == signatures.stub()
+    assert (PACKAGE / "__init__.pyi").read_text() == stub()
 
 
 def test_an_option_that_a_call_does_not_have_is_a_type_error_that_says_what_was_meant() -> None:
