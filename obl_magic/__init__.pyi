@@ -47,8 +47,8 @@ def run(
     """Runs an ordinary training function, unchanged, data-parallel on ``workers`` ranks (or here, in this process).
 
     Args:
-        fn: the function. Its parameters without default are filled by name from ``provide``, ``namespace`` or its
-            own globals; ``reporter`` and ``hparams`` are reserved.
+        fn: the function. Its parameters without default are filled by name from ``provide``, ``namespace`` or
+            its own globals; ``reporter`` and ``hparams`` are reserved.
         args: arguments by name.
         provide: values for parameters without default.
         namespace: the notebook's names.
@@ -220,8 +220,9 @@ def ablate(
 
     Args:
         fn: the function; see :func:`obl_magic.run`.
-        study: what to leave out: ``"features=age,sex layers=conv2,dropout groups=block1_*"``, or a mapping; further
-            kinds are ``models`` (other functions in place of ``model_fn``) and ``flags`` (parameters to be toggled).
+        study: what to leave out: ``"features=age,sex layers=conv2,dropout groups=block1_*"``, or a mapping;
+            further kinds are ``models`` (other functions in place of ``model_fn``) and ``flags`` (parameters to
+            be toggled).
         args: arguments by name that all runs share.
         provide: values for parameters without default.
         namespace: the notebook's names.

@@ -136,8 +136,11 @@ class NotTheSame(OblError):
     """A verification found that several ranks do not compute what one does.
 
     Args:
-        quantity: what differs most, e.g. ``loss``. difference: by how much. where: at which step or variable.
-        tolerance: what would have been accepted. synced: whether batch normalization took moments over all rows.
+        quantity: what differs most, e.g. ``loss``.
+        difference: by how much.
+        where: at which step or variable.
+        tolerance: what would have been accepted.
+        synced: whether batch normalization took moments over all rows.
     """
 
     def __init__(

@@ -43,7 +43,8 @@ class Option:
     """What is said of one option.
 
     Attributes:
-        help: what it is for, with an example after the last colon. more: what the docs say beside that.
+        help: what it is for, with an example after the last colon.
+        more: what the docs say beside that.
         calls: which calls take it, of ``run``, ``search`` and ``ablate``.
         group: its heading in the docs.
         check: returns a value that makes sense and raises UsageProblem for another; None where any does.

@@ -73,7 +73,8 @@ class CarriedGenerators:
     """Where the random generators stand that earlier cells have seeded.
 
     Attributes:
-        states: by library, pickled; none where no cell has seeded anything. told: the calls that did it, in words.
+        states: by library, pickled; none where no cell has seeded anything.
+        told: the calls that did it, in words.
     """
 
     states: bytes = field(default=b"", repr=False)
@@ -90,10 +91,12 @@ class Captured:
         digest: sha256 of ``source``, hexadecimal.
         payload: the pickled function and the values for its parameters without default.
         buffers: of its large arrays, which lie beside the payload and are not copied.
-        library_settings: what earlier cells have set. generators: what they have seeded.
+        library_settings: what earlier cells have set.
+        generators: what they have seeded.
         names: what it drags along, largest first.
         sources: cell texts for tracebacks.
-        provided: parameters filled by name from the notebook. provided_values: with what.
+        provided: parameters filled by name from the notebook.
+        provided_values: with what.
     """
 
     name: str
@@ -122,8 +125,9 @@ class Settings:
         keep_each_epoch: write every epoch of a fit down, so that another world can go on from it.
         goes_on: begin where an earlier world has left the function.
         stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
-        keep_weights: keep the model's weights of the best epoch. keep_weights_of: the metric that says which one
-        that is. keep_largest: its largest value is the best, else its smallest.
+        keep_weights: keep the model's weights of the best epoch.
+        keep_weights_of: the metric that says which one that is.
+        keep_largest: its largest value is the best, else its smallest.
         init_from: path of a file of weights that the first fit begins from, or "".
     """
 
@@ -148,7 +152,8 @@ class Inherited:
     Attributes:
         args: arguments by name.
         weights: file of initial weights, or None.
-        lineage: where they came from, for ``run.json``: ``params`` and ``weights``, each with study, trial, run.
+        lineage: where they came from, for ``run.json``: ``params`` and ``weights``, each with study, trial,
+            run.
     """
 
     args: dict[str, Any] = field(default_factory=dict)
@@ -176,9 +181,11 @@ class Trial:
     """One call of the function that a plan asks for.
 
     Attributes:
-        number: from 0, in the order asked. args: arguments by name, beside those that all trials share.
-        seed: base seed of this call. component: what an ablation takes away, or None. repeat: which of several
-        calls that differ in their seeds only, from 0.
+        number: from 0, in the order asked.
+        args: arguments by name, beside those that all trials share.
+        seed: base seed of this call.
+        component: what an ablation takes away, or None.
+        repeat: which of several calls that differ in their seeds only, from 0.
     """
 
     number: int
@@ -193,7 +200,8 @@ class Outcome:
     """How a trial went.
 
     Attributes:
-        status: ``succeeded``, ``failed`` or ``pruned``. value: of the wanted quantity, or None.
+        status: ``succeeded``, ``failed`` or ``pruned``.
+        value: of the wanted quantity, or None.
         error: one line, or "".
     """
 
@@ -210,19 +218,24 @@ class Job:
         name: the function's name.
         digest: sha256 the ranks must find when they hash the source they got.
         source: the function's source.
-        payload: the pickled function with its provided values. buffers: of its large arrays, beside it.
+        payload: the pickled function with its provided values.
+        buffers: of its large arrays, beside it.
         args: arguments by name.
         sources: cell texts for tracebacks.
         seed: base seed.
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
-        run_dir: the run's folder, or "" where nothing is kept. beat_s: seconds between two heartbeats.
-        path: where the kernel finds modules (``sys.path``); ranks look first where they would not look by themselves.
-        namesakes: modules of the standard library that are imported in the kernel, and that a file there is named like.
-        ablates: the call belongs to an ablation study. component: what it does without, or None.
+        run_dir: the run's folder, or "" where nothing is kept.
+        beat_s: seconds between two heartbeats.
+        path: where the kernel finds modules (``sys.path``); ranks look first where they would not look by
+            themselves.
+        namesakes: modules of the standard library that are imported in the kernel, and that a file there is
+            named like.
+        ablates: the call belongs to an ablation study.
+        component: what it does without, or None.
         quantity: name of the number by which the kernel decides whether a trial goes on, or "".
-        library_settings: what earlier cells have set. generators: where they have left random generators, instead of
-        the base seed.
+        library_settings: what earlier cells have set.
+        generators: where they have left random generators, instead of the base seed.
     """
 
     name: str

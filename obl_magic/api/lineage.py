@@ -31,7 +31,8 @@ def inherited(
     """What an earlier search or run gives to the one that begins now.
 
     Args:
-        params: where hyperparameters come from. init_from: where initial weights come from.
+        params: where hyperparameters come from.
+        init_from: where initial weights come from.
         namespace: the notebook's names, which are looked at before ids.
 
     Raises:

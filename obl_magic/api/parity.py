@@ -24,8 +24,12 @@ class Difference:
     """One compared quantity.
 
     Attributes:
-        quantity: a logged name, or ``weights``. largest_abs, largest_rel: the largest differences over all steps
-            or variables. where: at which step or in which variable. tolerance: what is accepted. ok: within it.
+        quantity: a logged name, or ``weights``.
+        largest_abs: the largest difference over all steps or variables.
+        largest_rel: the largest one relative to the value.
+        where: at which step or in which variable.
+        tolerance: what is accepted.
+        ok: within it.
     """
 
     quantity: str
@@ -41,8 +45,11 @@ class ParityReport:
     """What one rank and several ranks gave over the same first steps.
 
     Attributes:
-        workers: how many ranks were compared with one. steps: steps compared. rows: the quantities.
-        without_gradient: variables whose gradients were rounding noise, wholly or in part; there they may differ.
+        workers: how many ranks were compared with one.
+        steps: steps compared.
+        rows: the quantities.
+        without_gradient: variables whose gradients were rounding noise, wholly or in part; there they may
+            differ.
         synced: whether batch normalization took moments over all rows.
     """
 
@@ -117,9 +124,11 @@ def report_of(single: Any, several: Any, workers: int, synced: bool = True) -> P
     """Compares what a verification recorded.
 
     Args:
-        single, several: (exact logs per step, arrays by variable, by variable the elements whose gradients were
-            noise) of one rank and of ``workers``.
-        workers: how many ranks. synced: whether batch normalization took moments over all rows.
+        single: of one rank: exact logs per step, arrays by variable, by variable the elements whose gradients were
+            noise.
+        several: the same of ``workers`` ranks.
+        workers: how many ranks.
+        synced: whether batch normalization took moments over all rows.
 
     Raises:
         UsageProblem: the function has no fit that could be compared.

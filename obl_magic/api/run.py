@@ -33,8 +33,8 @@ def run(
     """Runs an ordinary training function, unchanged, data-parallel on ``workers`` ranks (or here, in this process).
 
     Args:
-        fn: the function. Its parameters without default are filled by name from ``provide``, ``namespace`` or its
-            own globals; ``reporter`` and ``hparams`` are reserved.
+        fn: the function. Its parameters without default are filled by name from ``provide``, ``namespace`` or
+            its own globals; ``reporter`` and ``hparams`` are reserved.
         args: arguments by name.
         provide: values for parameters without default.
         namespace: the notebook's names.

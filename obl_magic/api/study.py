@@ -138,8 +138,9 @@ def ablate(
 
     Args:
         fn: the function; see :func:`obl_magic.run`.
-        study: what to leave out: ``"features=age,sex layers=conv2,dropout groups=block1_*"``, or a mapping; further
-            kinds are ``models`` (other functions in place of ``model_fn``) and ``flags`` (parameters to be toggled).
+        study: what to leave out: ``"features=age,sex layers=conv2,dropout groups=block1_*"``, or a mapping;
+            further kinds are ``models`` (other functions in place of ``model_fn``) and ``flags`` (parameters to
+            be toggled).
         args: arguments by name that all runs share.
         provide: values for parameters without default.
         namespace: the notebook's names.

@@ -35,7 +35,8 @@ class Launched(Event):
     """The run began; written by the conductor before anything is started.
 
     Attributes:
-        workers: number of ranks, or None for a call inside the kernel. format: of the log that this event begins.
+        workers: number of ranks, or None for a call inside the kernel.
+        format: of the log that this event begins.
     """
 
     kind: ClassVar[str] = "launched"
@@ -48,8 +49,12 @@ class Started(Event):
     """A rank is up and has the job.
 
     Attributes:
-        pid: its process id. host: its host name. digest: sha256 of the source it is about to run.
-        engine: collectives in use. local_rank: position on its host. threads: intra-op threads.
+        pid: its process id.
+        host: its host name.
+        digest: sha256 of the source it is about to run.
+        engine: collectives in use.
+        local_rank: position on its host.
+        threads: intra-op threads.
     """
 
     kind: ClassVar[str] = "started"
@@ -66,8 +71,11 @@ class Progress(Event):
     """Where a Keras fit is.
 
     Attributes:
-        epoch: 1-based. epochs: how many there will be. step: 1-based within the epoch.
-        steps: steps per epoch, or None while unknown. samples_per_s: of the whole world, or None.
+        epoch: 1-based.
+        epochs: how many there will be.
+        step: 1-based within the epoch.
+        steps: steps per epoch, or None while unknown.
+        samples_per_s: of the whole world, or None.
         logs: the last known metrics (exact over all ranks).
         stepped: optimizer steps of this fit so far.
     """
@@ -87,7 +95,8 @@ class Metric(Event):
     """One or more named numbers at one moment.
 
     Attributes:
-        values: name -> number. step: global step (optimizer steps so far), or None.
+        values: name -> number.
+        step: global step (optimizer steps so far), or None.
         epoch: 1-based epoch, or None outside epochs.
     """
 
@@ -102,7 +111,8 @@ class Log(Event):
     """Text written by the user's code, C code, or the launcher.
 
     Attributes:
-        stream: ``stdout``, ``stderr`` or ``startup``. text: the text, with its line ends.
+        stream: ``stdout``, ``stderr`` or ``startup``.
+        text: the text, with its line ends.
     """
 
     kind: ClassVar[str] = "log"
@@ -115,8 +125,9 @@ class Shown(Event):
     """What the function displayed: a picture, HTML.
 
     Attributes:
-        data: its forms by mime type; pictures in base64. name: of the output, or "". update: it replaces the output of
-        that name.
+        data: its forms by mime type; pictures in base64.
+        name: of the output, or "".
+        update: it replaces the output of that name.
     """
 
     kind: ClassVar[str] = "shown"
@@ -130,7 +141,8 @@ class Note(Event):
     """A sentence about what was made distributed, or was not, in plain words.
 
     Attributes:
-        text: the sentence. code: a stable short name for it.
+        text: the sentence.
+        code: a stable short name for it.
     """
 
     kind: ClassVar[str] = "note"
@@ -143,9 +155,11 @@ class Heartbeat(Event):
     """A rank's sign of life.
 
     Attributes:
-        step: optimizer steps it has done. where: the user's line that it is at, e.g. ``In [7], line 12``, or "".
-        ticks: grows while it gets further. waits: it is inside a step or a collective there, rather than
-        running Python of that line. fitting: it is inside a Keras ``fit``.
+        step: optimizer steps it has done.
+        where: the user's line that it is at, e.g. ``In [7], line 12``, or "".
+        ticks: grows while it gets further.
+        waits: it is inside a step or a collective there, rather than running Python of that line.
+        fitting: it is inside a Keras ``fit``.
         step_s: seconds a step took since the last beat, or None.
         waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
         source: the text of the line ``where``, or "".
@@ -169,7 +183,8 @@ class Result(Event):
     """A rank's function returned, and its value is in the run folder.
 
     Attributes:
-        file: name of the value's file in the run folder. size_bytes: its size.
+        file: name of the value's file in the run folder.
+        size_bytes: its size.
         first_step_s: Unix time of the end of the first training step, or None.
         returned: what is short of it: a dict's numbers and texts by key, or a bare number as ``value``.
     """
@@ -186,7 +201,8 @@ class Asks(Event):
     """A trial asks whether it is worth going on, and waits for the answer.
 
     Attributes:
-        step: what the value is compared by: an epoch, or the step that was reported. value: of the wanted quantity.
+        step: what the value is compared by: an epoch, or the step that was reported.
+        value: of the wanted quantity.
     """
 
     kind: ClassVar[str] = "asks"
@@ -199,7 +215,9 @@ class Trained(Event):
     """What a run of an ablation study really trains, as the proof that something was taken away.
 
     Attributes:
-        parameters: weights of the model, or None. layers: their names. inputs: width of the data, or None.
+        parameters: weights of the model, or None.
+        layers: their names.
+        inputs: width of the data, or None.
     """
 
     kind: ClassVar[str] = "trained"
@@ -213,8 +231,10 @@ class Failed(Event):
     """A rank's function raised, or a rank went away.
 
     Attributes:
-        error: ``Type: message``. traceback: text, user frames only. where: the deepest line of the
-        user's own code, e.g. ``In [7], line 12``. file: name of the pickled exception, or "".
+        error: ``Type: message``.
+        traceback: text, user frames only.
+        where: the deepest line of the user's own code, e.g. ``In [7], line 12``.
+        file: name of the pickled exception, or "".
     """
 
     kind: ClassVar[str] = "failed"
@@ -229,7 +249,8 @@ class Restarted(Event):
     """The world has failed, and another one goes on from what it has kept; written by the conductor.
 
     Attributes:
-        cause: why the last one failed. attempt: 1 for the first restart.
+        cause: why the last one failed.
+        attempt: 1 for the first restart.
     """
 
     kind: ClassVar[str] = "restarted"
@@ -242,7 +263,8 @@ class Ended(Event):
     """The run is over; written by the conductor.
 
     Attributes:
-        status: final status. error: first cause, or "".
+        status: final status.
+        error: first cause, or "".
     """
 
     kind: ClassVar[str] = "ended"

@@ -34,14 +34,23 @@ class RankState:
     """What is known of one rank.
 
     Attributes:
-        pid: process id, 0 before it is up. host: host name. digest: sha256 of the source it ran.
-        state: ``waiting``, ``running``, ``returned`` or ``failed``. step: last known step.
-        where, source: last known place of its main thread, and the text of that line. tail: its last lines of output.
+        pid: process id, 0 before it is up.
+        host: host name.
+        digest: sha256 of the source it ran.
+        state: ``waiting``, ``running``, ``returned`` or ``failed``.
+        step: last known step.
+        where: last known place of its main thread.
+        source: the text of that line.
+        tail: its last lines of output.
         first_step_s: Unix time at which its first training step was done, or None.
-        ticks: of its own count of getting further. beats: signs of life so far. moves: of these, signs that it got
-        further. waits: it is in a step or a collective at that place. fitting: it is inside a Keras ``fit``.
+        ticks: of its own count of getting further.
+        beats: signs of life so far.
+        moves: of these, signs that it got further.
+        waits: it is in a step or a collective at that place.
+        fitting: it is inside a Keras ``fit``.
         memory_bytes: the most memory that it was seen to have in use for itself.
-        step_s: seconds a step takes. waited: share of that it waits for other ranks, 0 to 1.
+        step_s: seconds a step takes.
+        waited: share of that it waits for other ranks, 0 to 1.
     """
 
     pid: int = 0
@@ -80,12 +89,19 @@ class RunState:
     """Everything a display or a Run needs to know, folded from the events so far.
 
     Attributes:
-        ranks: by rank. progress: the last progress of a fit, or None. latest: newest value by name.
-        notes: sentences by code, in order. failures: in order of arrival, first cause first.
-        results: file name of each returned value, by rank. status: ``running`` until ended.
-        started_s: Unix time of the first event. ended_s: of the end, or None.
-        engine: collectives the ranks named. ready_s: Unix time at which the last rank started.
-        restarts: worlds that failed and were replaced. returned: what is short of rank 0's value.
+        ranks: by rank.
+        progress: the last progress of a fit, or None.
+        latest: newest value by name.
+        notes: sentences by code, in order.
+        failures: in order of arrival, first cause first.
+        results: file name of each returned value, by rank.
+        status: ``running`` until ended.
+        started_s: Unix time of the first event.
+        ended_s: of the end, or None.
+        engine: collectives the ranks named.
+        ready_s: Unix time at which the last rank started.
+        restarts: worlds that failed and were replaced.
+        returned: what is short of rank 0's value.
         trained: what a run of an ablation study trains, or None.
     """
 

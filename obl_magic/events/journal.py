@@ -21,7 +21,8 @@ class Journal:
     """The logs of one run, open for writing.
 
     Args:
-        events: the event log's path. log: gives the path of a rank's own log.
+        events: the event log's path.
+        log: gives the path of a rank's own log.
 
     Raises:
         OSError: the event log cannot be opened.
@@ -50,7 +51,8 @@ class Journal:
         """Writes one event down.
 
         Args:
-            event: the event. line: its JSON, where that is known already.
+            event: the event.
+            line: its JSON, where that is known already.
         """
         try:
             if isinstance(event, Log):

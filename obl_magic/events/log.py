@@ -21,7 +21,8 @@ class EventLog:
         """Adds one event.
 
         Args:
-            event: the event. line: its JSON, where that is known already.
+            event: the event.
+            line: its JSON, where that is known already.
 
         Raises:
             OSError: it could not be written; nothing of it was.

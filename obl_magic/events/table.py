@@ -21,8 +21,13 @@ class MetricTable(Sequence[MetricRow]):
     """Rows of metrics in the order of their arrival; one thread adds while others read.
 
     Attributes:
-        time_s: Unix times in seconds. ranks: who reported. epochs, steps: or :data:`NONE`.
-        codes: positions in ``names``. values: the numbers. names: of all metrics, in order of appearance.
+        time_s: Unix times in seconds.
+        ranks: who reported.
+        epochs: or :data:`NONE`.
+        steps: or :data:`NONE`.
+        codes: positions in ``names``.
+        values: the numbers.
+        names: of all metrics, in order of appearance.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,8 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        script: the script. payload: what it reads beside itself, or None.
+        script: the script.
+        payload: what it reads beside itself, or None.
         captured_anew: the function's surroundings are those of the notebook now.
     """
 
@@ -51,7 +52,8 @@ def export(
     """Writes a run's function, arguments and settings as a script that runs with ``python`` and with ``mpirun``.
 
     Args:
-        name: the run, as for :meth:`Run.open`. file: path of the script; it must not exist yet.
+        name: the run, as for :meth:`Run.open`.
+        file: path of the script; it must not exist yet.
         namespace: the notebook's names, for runs whose folder does not hold everything.
         trust: read its pickles whoever may have written them; see :meth:`Run.open`.
 

@@ -29,7 +29,8 @@ def job_of(run: Run, namespace: Mapping[str, Any]) -> tuple[Job, bool]:
     with what the notebook has now.
 
     Args:
-        run: the run. namespace: the notebook's names.
+        run: the run.
+        namespace: the notebook's names.
 
     Raises:
         UsageProblem: the notebook does not have it as it was.

@@ -54,7 +54,8 @@ def submodules(package: ModuleType, names: set[str]) -> list[str]:
     """Import statements for the submodules of a package that code reaches through its attributes.
 
     Args:
-        package: what is imported anyway. names: attributes that the code looks up.
+        package: what is imported anyway.
+        names: attributes that the code looks up.
     """
     prefix = package.__name__ + "."
     return [
@@ -73,7 +74,9 @@ def definition(name: str, function: FunctionType, text: str) -> str | None:
     whose defaults need other names, have none.
 
     Args:
-        name: the global name. function: the function. text: the cell or file that defines it.
+        name: the global name.
+        function: the function.
+        text: the cell or file that defines it.
     """
     if function.__closure__ is not None or function.__name__ != name:
         return None

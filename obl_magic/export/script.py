@@ -19,8 +19,12 @@ class Call:
     """One call of a function, as a run made it.
 
     Attributes:
-        run_id: the run. job: what its ranks were sent. function, provided: the job's payload, loaded.
-        workers: how many ranks it had. show_ranks: whose prints were shown.
+        run_id: the run.
+        job: what its ranks were sent.
+        function: the job's payload, loaded.
+        provided: the job's payload, loaded.
+        workers: how many ranks it had.
+        show_ranks: whose prints were shown.
     """
 
     run_id: str
@@ -36,7 +40,8 @@ class Script:
     """A script.
 
     Attributes:
-        text: all of it. needs_payload: it reads the job beside itself.
+        text: all of it.
+        needs_payload: it reads the job beside itself.
     """
 
     text: str

@@ -76,8 +76,15 @@ def run(
         args: arguments by name; ``...`` stands for the payload's.
         provide: values for parameters without default; ``...`` stands for the payload's.
         needs: global names of the function that come from the payload.
-        seed, engine, batch, lr_scale, warmup_epochs, sync_batchnorm, verify: as for :func:`obl_magic.run`.
-        init_from: file of initial weights, or "". show_ranks: ranks whose prints are shown.
+        seed: as for :func:`obl_magic.run`.
+        engine: as for :func:`obl_magic.run`.
+        batch: as for :func:`obl_magic.run`.
+        lr_scale: as for :func:`obl_magic.run`.
+        warmup_epochs: as for :func:`obl_magic.run`.
+        sync_batchnorm: as for :func:`obl_magic.run`.
+        verify: as for :func:`obl_magic.run`.
+        init_from: file of initial weights, or "".
+        show_ranks: ranks whose prints are shown.
 
     Returns:
         What the function returned on this rank.

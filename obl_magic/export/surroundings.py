@@ -15,12 +15,14 @@ class Surroundings:
     """The global names that a function looks up, and those that its helpers do.
 
     Args:
-        function: the function. sources: the cells and files in which it and its helpers stand.
+        function: the function.
+        sources: the cells and files in which it and its helpers stand.
 
     Attributes:
         source: the function's definition, or None: then nothing is known of the rest.
-        constants: assignments. helpers: definitions, those that others call first. needs: names whose values have
-        no text.
+        constants: assignments.
+        helpers: definitions, those that others call first.
+        needs: names whose values have no text.
     """
 
     def __init__(self, function: FunctionType, sources: Iterable[CellSource]) -> None:

@@ -36,7 +36,8 @@ class Headroom:
         """Asks before a world is started that memory does not hold; asked a second time it is let through.
 
         Args:
-            captured: the function. ranks: of all worlds that run at a time.
+            captured: the function.
+            ranks: of all worlds that run at a time.
 
         Raises:
             UsageProblem: they do not fit, and nobody has been told so yet.

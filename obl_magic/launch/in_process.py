@@ -37,9 +37,15 @@ def run(
     """Calls the function in this process; its exceptions pass through, after they were recorded.
 
     Args:
-        fn: the function. job: how it is called. captured: what was found about it. ledger: takes the events.
-        here: the run. shown: the display. interrupted: an interrupt came before the call.
-        ask: decides whether a trial is to end. models: what an ablation may call in place of ``model_fn``.
+        fn: the function.
+        job: how it is called.
+        captured: what was found about it.
+        ledger: takes the events.
+        here: the run.
+        shown: the display.
+        interrupted: an interrupt came before the call.
+        ask: decides whether a trial is to end.
+        models: what an ablation may call in place of ``model_fn``.
     """
     __tracebackhide__ = True
 

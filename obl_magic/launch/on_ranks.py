@@ -36,7 +36,8 @@ def wanted(ranks: int, engine: str, everyone: int | None = None) -> Wanted:
     """The world that a run on so many ranks with these collectives needs, here and now.
 
     Args:
-        ranks: of the world. engine: its collectives.
+        ranks: of the world.
+        engine: its collectives.
         everyone: ranks of all worlds that share this host, where there are several.
 
     Raises:
@@ -58,8 +59,11 @@ class LaunchedRun:
     """Supervises one launched run.
 
     Args:
-        ledger: takes the events. options: how the run behaves. engine: the chosen collectives.
-        shown: the display. stopping: counts how often the user has asked for the end.
+        ledger: takes the events.
+        options: how the run behaves.
+        engine: the chosen collectives.
+        shown: the display.
+        stopping: counts how often the user has asked for the end.
         stand_by: bring up the next world when this run is over.
     """
 

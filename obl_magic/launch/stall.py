@@ -25,7 +25,8 @@ class Lookout:
     """Knows since when ranks have shown no life, and since when none has got further.
 
     Args:
-        ranks: how many there are. now_s: seconds on the clock by which it looks.
+        ranks: how many there are.
+        now_s: seconds on the clock by which it looks.
     """
 
     def __init__(self, ranks: int, now_s: float) -> None:

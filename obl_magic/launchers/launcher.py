@@ -42,7 +42,8 @@ class Launcher(Protocol):
         TITLE: what people call it.
         PROGRAMS: names of its program, the preferred one first.
         VARIABLES: by which its ranks know their place.
-        SEGMENTS: pattern of its shared memory's names in ``/dev/shm``, which stays behind when a rank is killed.
+        SEGMENTS: pattern of its shared memory's names in ``/dev/shm``, which stays behind when a rank is
+            killed.
     """
 
     TITLE: str

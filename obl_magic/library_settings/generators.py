@@ -49,7 +49,8 @@ def write(states: _States, library: str) -> None:
     """Puts a library's generators where they stood; with Keras' also Python's, which it draws seeds from.
 
     Args:
-        states: as :func:`carried` has found them. library: one that is imported.
+        states: as :func:`carried` has found them.
+        library: one that is imported.
     """
     if library == PYTHON and PYTHON in states:
         random.setstate(states[PYTHON])

@@ -24,9 +24,15 @@ class ConsoleHandler:
     """One handler that writes to the console.
 
     Attributes:
-        stream: ``stdout`` or ``stderr``. level: a number. format, date_format, style: of a formatter of logging's own,
-        or None, None, "%". formatter: one of another class. filters: those it has. kind: another class than
-        ``StreamHandler``, or None. more: what one of another class has beside, by name.
+        stream: ``stdout`` or ``stderr``.
+        level: a number.
+        format: of a formatter of logging's own, or None, None, "%".
+        date_format: of a formatter of logging's own, or None, None, "%".
+        style: of a formatter of logging's own, or None, None, "%".
+        formatter: one of another class.
+        filters: those it has.
+        kind: another class than ``StreamHandler``, or None.
+        more: what one of another class has beside, by name.
     """
 
     stream: str

@@ -53,7 +53,8 @@ def attach_study(name: str, display: StudyDisplay | None = None) -> Study | Abla
     """As :func:`attach`, for a search or an ablation.
 
     Args:
-        name: the study, as for :func:`obl_magic.study.find.open_results`. display: where to show it.
+        name: the study, as for :func:`obl_magic.study.find.open_results`.
+        display: where to show it.
 
     Raises:
         UsageProblem: there is no such study.

@@ -45,9 +45,14 @@ def line_magic(
     """Runs one ``%oblivious`` line.
 
     Args:
-        words: of the line, without its options. rank: whose log. namespace: the notebook's names.
-        workers, engine: of the world that is to stand by.
-        keep, older_days, dry_run: what a pruning leaves, and whether it only says so.
+        words: of the line, without its options.
+        rank: whose log.
+        namespace: the notebook's names.
+        workers: of the world that is to stand by.
+        engine: of the world that is to stand by.
+        keep: how many of the newest a pruning leaves.
+        older_days: how many days old it leaves.
+        dry_run: whether it only says so.
 
     Raises:
         UsageProblem: the line means nothing here.

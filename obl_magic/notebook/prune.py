@@ -23,7 +23,8 @@ class Prunable:
     """A run or a study that is to be removed.
 
     Attributes:
-        path: its folder. size_bytes: of all its files.
+        path: its folder.
+        size_bytes: of all its files.
     """
 
     path: Path
@@ -34,7 +35,8 @@ def prunable(keep: int | None = None, older_days: float | None = None) -> list[P
     """What would be removed, newest first. A trial goes with its study.
 
     Args:
-        keep: so many of the newest stay. older_days: what began fewer days ago stays. Given both, either lets it stay.
+        keep: so many of the newest stay.
+        older_days: what began fewer days ago stays. Given both, either lets it stay.
 
     Raises:
         UsageProblem: neither is given, or one is less than 0.

@@ -50,7 +50,8 @@ def dumps(
     Args:
         obj: anything picklable, including functions and classes of a notebook.
         by_value: imported modules whose functions and classes travel as code instead of as an import.
-        large: takes the large buffers of arrays, in order, instead of the pickle; they are the arrays' own memory.
+        large: takes the large buffers of arrays, in order, instead of the pickle; they are the arrays' own
+            memory.
 
     Returns:
         The pickle, for :func:`loads`.
@@ -67,7 +68,8 @@ def loads(data: bytes, large: Iterable[Any] = ()) -> Any:
     """Restores what :func:`dumps` wrote. Runs the pickle: see the trust boundary above.
 
     Args:
-        data: the pickle. large: the buffers that lie beside it, in order; its arrays are made of them, uncopied.
+        data: the pickle.
+        large: the buffers that lie beside it, in order; its arrays are made of them, uncopied.
     """
     return pickle.loads(data, buffers=large)
 

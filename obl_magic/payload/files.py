@@ -18,7 +18,9 @@ def save(value: Any, folder: RunDir, path: Path, by_value: Iterable[ModuleType] 
     """Writes a value down; its arrays go straight from their own memory to the disk.
 
     Args:
-        value: anything picklable. folder: of the run. path: the pickle's place in it.
+        value: anything picklable.
+        folder: of the run.
+        path: the pickle's place in it.
         by_value: see :func:`obl_magic.payload.dumps`.
 
     Returns:

@@ -44,7 +44,8 @@ def has_configuration(obj: Any, custom: dict[str, Any]) -> bool:
     """Whether Keras can remake a layer or model from its configuration, with all its variables.
 
     Args:
-        obj: the layer or model. custom: the classes and functions that it is made of.
+        obj: the layer or model.
+        custom: the classes and functions that it is made of.
     """
     import keras
 

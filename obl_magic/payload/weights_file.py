@@ -32,8 +32,10 @@ class Weights:
 
     Attributes:
         names: the variables' paths in the model, in its order; other processes may number layers otherwise.
-        arrays: their values. epoch: 1-based, after which they were taken, or None.
-        value: of the quantity they were kept for, or None. label: what the user calls their source, e.g. a run's id.
+        arrays: their values.
+        epoch: 1-based, after which they were taken, or None.
+        value: of the quantity they were kept for, or None.
+        label: what the user calls their source, e.g. a run's id.
     """
 
     names: tuple[str, ...]
@@ -53,8 +55,12 @@ class Header:
     """What a file says about its weights; see :class:`Weights`.
 
     Attributes:
-        names: of the variables. shapes, dtypes: of the arrays, in that order; a type by its name.
-        epoch, value, label: as in :class:`Weights`.
+        names: of the variables.
+        shapes: of the arrays, in that order; a type by its name.
+        dtypes: of the arrays, in that order; a type by its name.
+        epoch: as in :class:`Weights`.
+        value: as in :class:`Weights`.
+        label: as in :class:`Weights`.
     """
 
     names: tuple[str, ...]
@@ -82,7 +88,9 @@ def save(weights: Weights, folder: RunDir, path: Path) -> None:
     """Writes weights down so that no reader sees half of them; the arrays go to the disk from where they lie.
 
     Args:
-        weights: which. folder: of the run. path: the file's place in it.
+        weights: which.
+        folder: of the run.
+        path: the file's place in it.
 
     Raises:
         SetupProblem: the folder cannot be written.

@@ -41,7 +41,8 @@ class RunRecord:
         capture_s: seconds that its capture took.
         environment: versions and the machine.
         kernel: the process that conducts it.
-        lineage: where parameters and weights came from: ``params`` and ``weights``, each with study, trial, run.
+        lineage: where parameters and weights came from: ``params`` and ``weights``, each with study, trial,
+            run.
         study: id of the study whose trial it is, or None.
         trial: number of the trial, or None.
         params: what the study's plan gave it.

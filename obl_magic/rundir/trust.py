@@ -26,7 +26,8 @@ def refuse_foreign(folder: Path, use: str, do: str = "") -> None:
     """Refuses a run's or a study's folder that somebody else may have written, before a byte of it is read.
 
     Args:
-        folder: the folder. use: what it is wanted for, e.g. ``the value of 20260101-000000-abcdef``.
+        folder: the folder.
+        use: what it is wanted for, e.g. ``the value of 20260101-000000-abcdef``.
         do: how to use it all the same; by default ``Run.open(..., trust=True)``.
 
     Raises:

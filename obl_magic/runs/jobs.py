@@ -30,7 +30,8 @@ class Jobs:
         """Keeps what was written for the ranks, unless it needs large arrays beside it, or is large itself.
 
         Args:
-            name: id of the run. file: the pickle.
+            name: id of the run.
+            file: the pickle.
         """
         if buffers_of(file).exists() or file.stat().st_size > self._most_bytes:
             return

@@ -32,8 +32,8 @@ def is_gone(kernel: Mapping[str, Any] | None, logs: Collection[Path] = ()) -> bo
 
     Args:
         kernel: the record, or None where a run has none: then nobody can be said to conduct it.
-        logs: what the process adds to while it lives; asked where the process cannot be seen, as that of another
-            machine or container. Without any it is taken to live.
+        logs: what the process adds to while it lives; asked where the process cannot be seen, as that of
+            another machine or container. Without any it is taken to live.
     """
     if kernel is None:
         return True

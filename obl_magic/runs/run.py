@@ -62,7 +62,8 @@ class Ledger:
         """The ledger of a run that is read from its log on disk, to which another process may still add.
 
         Args:
-            folder: the run's folder. kernel: the record of the process that conducts the run.
+            folder: the run's folder.
+            kernel: the record of the process that conducts the run.
         """
         ledger = cls(folder)
         ledger._follower, ledger._kernel = Follower(folder.events), kernel
@@ -134,7 +135,8 @@ class Ledger:
         """Writes and folds one event. What cannot be written is said at the run's end.
 
         Args:
-            event: the event. line: its JSON, where that is known already.
+            event: the event.
+            line: its JSON, where that is known already.
         """
         with self._lock:
             if self._journal is None:
@@ -176,8 +178,11 @@ class Run:
     """One call of the magic: its status, value, metrics, logs, and folder.
 
     Attributes:
-        id: the run's id. digest: sha256 of the function's source. workers: number of ranks (None: in the kernel).
-        engine: the collectives that were used. dir: the run's folder.
+        id: the run's id.
+        digest: sha256 of the function's source.
+        workers: number of ranks (None: in the kernel).
+        engine: the collectives that were used.
+        dir: the run's folder.
     """
 
     def __init__(self, ledger: Ledger, record: RunRecord, live: Any = None) -> None:
@@ -195,7 +200,8 @@ class Run:
         refused where somebody else may have written them.
 
         Args:
-            run: the run. trust: read its pickles whoever may have written them.
+            run: the run.
+            trust: read its pickles whoever may have written them.
 
         Raises:
             UsageProblem: there is no such run, more than one, or its record is damaged.

@@ -37,9 +37,9 @@ class Asked:
     Attributes:
         kind: ``feature``, ``layer``, ``group``, ``model`` or ``flag``.
         text: what a table calls it: its members, joined by ``+``.
-        members: names, patterns, or numbers of columns, all as text. A pattern (``block1_*``; ``*?[`` mean what they
-            mean to ``fnmatch``, ``[*]`` is a star) is left to whoever knows the names: of a feature or a layer it
-            asks for one component for each name it fits, of a group for one with all of them.
+        members: names, patterns, or numbers of columns, all as text. A pattern (``block1_*``; ``*?[`` mean what
+            they mean to ``fnmatch``, ``[*]`` is a star) is left to whoever knows the names: of a feature or a
+            layer it asks for one component for each name it fits, of a group for one with all of them.
     """
 
     kind: str
@@ -51,8 +51,8 @@ def parse_components(spec: str | Mapping[str, Any]) -> tuple[Asked, ...]:
     """Returns what an ablation shall take away, in the order given.
 
     Args:
-        spec: a text; or a mapping from each kind (``features``, …) to a list of names, or to the text of its items.
-            In a list a column's number may be an int, and a group a list of names.
+        spec: a text; or a mapping from each kind (``features``, …) to a list of names, or to the text of its
+            items. In a list a column's number may be an int, and a group a list of names.
 
     Raises:
         UsageProblem: it cannot be read; the piece, its place and a correct example are named.

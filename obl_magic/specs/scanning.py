@@ -46,7 +46,8 @@ class Scanner:
     """A text and how far it has been read.
 
     Args:
-        text: what is read. owner: whose text it is within a mapping, or "".
+        text: what is read.
+        owner: whose text it is within a mapping, or "".
     """
 
     def __init__(self, text: str, owner: str = "") -> None:

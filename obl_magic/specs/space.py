@@ -38,8 +38,11 @@ class Range:
     """A parameter that takes numbers between two bounds, both included.
 
     Attributes:
-        name: the parameter's. low, high: its bounds; int when ``whole``, otherwise float.
-        whole: whole numbers only. log: even on a logarithmic scale.
+        name: the parameter's.
+        low: its bounds; int when ``whole``, otherwise float.
+        high: its bounds; int when ``whole``, otherwise float.
+        whole: whole numbers only.
+        log: even on a logarithmic scale.
         step: distance between two values from ``low`` on, or None (1 when ``whole``).
     """
 
@@ -56,7 +59,8 @@ class Choice:
     """A parameter that takes one of several literals.
 
     Attributes:
-        name: the parameter's. options: what it may be, in the order given.
+        name: the parameter's.
+        options: what it may be, in the order given.
     """
 
     name: str

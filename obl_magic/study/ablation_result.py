@@ -23,7 +23,8 @@ class _Sample:
     """The repeats of one component.
 
     Attributes:
-        records: all. values: of those that succeeded, by repeat.
+        records: all.
+        values: of those that succeeded, by repeat.
     """
 
     records: tuple[TrialRecord, ...]

@@ -60,8 +60,11 @@ class Driver:
     """Conducts the trials of one study.
 
     Args:
-        shared: what they have in common. plan: says which there are. seats: where they run.
-        records: where they are written down. stopping: counts how often the user has asked for the end.
+        shared: what they have in common.
+        plan: says which there are.
+        seats: where they run.
+        records: where they are written down.
+        stopping: counts how often the user has asked for the end.
         timeout_s: when the study must be over, in seconds from now, or None.
     """
 

@@ -20,13 +20,23 @@ class TrialRecord:
     """One trial that has ended.
 
     Attributes:
-        number: from 0. run_id: of its run. status: ``succeeded``, ``failed`` or ``pruned``.
-        value: of the wanted quantity, or None. error: one line, or "".
-        params: what the plan gave it, by name. seed: its base seed.
-        began_s, ended_s: Unix times in seconds; a world that had to come up first did so before.
-        returned: what is short of its value. world: in which it ran, from 0.
-        component, kind: what an ablation took away; ``base`` and "" of its base run. repeat: from 0.
-        parameters, layers, inputs: what was really trained, as far as it is known.
+        number: from 0.
+        run_id: of its run.
+        status: ``succeeded``, ``failed`` or ``pruned``.
+        value: of the wanted quantity, or None.
+        error: one line, or "".
+        params: what the plan gave it, by name.
+        seed: its base seed.
+        began_s: Unix time in seconds; a world that had to come up first did so before.
+        ended_s: Unix time in seconds.
+        returned: what is short of its value.
+        world: in which it ran, from 0.
+        component: what an ablation took away; ``base`` of its base run.
+        kind: of which kind that is; "" of the base run.
+        repeat: from 0.
+        parameters: how many were really trained, or None.
+        layers: names of those that were really there.
+        inputs: number of features that it really had, or None.
     """
 
     number: int

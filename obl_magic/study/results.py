@@ -29,8 +29,12 @@ class TrialView:
     """One trial of a study.
 
     Attributes:
-        number: from 0. value: of the wanted quantity. params: what it was called with, by name.
-        status: ``succeeded``, ``failed`` or ``pruned``. error: one line, or "". seed: base seed.
+        number: from 0.
+        value: of the wanted quantity.
+        params: what it was called with, by name.
+        status: ``succeeded``, ``failed`` or ``pruned``.
+        error: one line, or "".
+        seed: base seed.
         duration_s: seconds it took.
     """
 

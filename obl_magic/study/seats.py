@@ -38,8 +38,11 @@ class Prepared:
     """One trial, ready to run.
 
     Attributes:
-        job: the whole job. changes: in which fields it differs from the one that all trials share.
-        ledger: takes its events. run: what the user will hold. judge: decides at each value of the quantity, or None.
+        job: the whole job.
+        changes: in which fields it differs from the one that all trials share.
+        ledger: takes its events.
+        run: what the user will hold.
+        judge: decides at each value of the quantity, or None.
     """
 
     job: Job
@@ -63,8 +66,10 @@ class WorldSeat:
     """One world of some ranks, brought up for the first trial, again after a failure, and after many trials.
 
     Args:
-        want: what starts it. job: file of the job that all trials share.
-        options: of a trial. stopping: counts how often the user has asked for the end.
+        want: what starts it.
+        job: file of the job that all trials share.
+        options: of a trial.
+        stopping: counts how often the user has asked for the end.
     """
 
     def __init__(self, want: Wanted, job: Path, options: RunOptions, stopping: Presses) -> None:
@@ -131,8 +136,9 @@ class KernelSeat:
     """This process, one trial after another, in the calling thread.
 
     Args:
-        fn: the function. captured: what was found about it. models: what an ablation may call in place of
-            ``model_fn``, by name.
+        fn: the function.
+        captured: what was found about it.
+        models: what an ablation may call in place of ``model_fn``, by name.
     """
 
     def __init__(

@@ -35,7 +35,8 @@ class ChangedObjects:
     """The objects that one job brings along, as they are now.
 
     Args:
-        function: of the job. given: the arguments that it is called with.
+        function: of the job.
+        given: the arguments that it is called with.
     """
 
     def __init__(self, function: Callable[..., Any], given: Mapping[str, Any]) -> None:

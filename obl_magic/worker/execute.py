@@ -65,7 +65,10 @@ def call(
     """Calls the function as one rank of ``job``'s world, with Keras made oblivious as soon as it is imported.
 
     Args:
-        function: the function. arguments: by name. job: how it is called. reporter: of this rank.
+        function: the function.
+        arguments: by name.
+        job: how it is called.
+        reporter: of this rank.
         connections: the engines of this process, if they outlive the job.
         models: functions by name that an ablation may call in place of ``model_fn``.
     """
@@ -315,8 +318,10 @@ def failed(error: BaseException, sources: Iterable[CellSource], folder: RunDir |
     """What is told of an exception, whatever it does when it is asked.
 
     Args:
-        error: what was raised. sources: whose lines are the user's. folder: where the exception itself is kept, if
-            anywhere. rank: that raised it.
+        error: what was raised.
+        sources: whose lines are the user's.
+        folder: where the exception itself is kept, if anywhere.
+        rank: that raised it.
     """
     nothing = Failed(rank, time.time(), type(error).__name__, f"{type(error).__name__}\n", "", "")
     return within(TELLING_S, lambda: _told(error, sources, folder, rank)) or nothing

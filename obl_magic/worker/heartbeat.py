@@ -46,7 +46,8 @@ class Heart:
     """Beats for one rank.
 
     Args:
-        reporter: of the rank; knows the steps done and the time spent waiting. sources: whose lines are the user's.
+        reporter: of the rank; knows the steps done and the time spent waiting.
+        sources: whose lines are the user's.
         every_s: seconds between two beats.
     """
 
@@ -81,7 +82,8 @@ class Heart:
         """The rank as it is now.
 
         Args:
-            stacks: the innermost frame of each thread. now_s: seconds that never go backwards.
+            stacks: the innermost frame of each thread.
+            now_s: seconds that never go backwards.
         """
         (where, source), waits = self._place(stacks)
         if self._prepares(stacks.get(self._main)):

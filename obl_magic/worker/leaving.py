@@ -34,7 +34,8 @@ class Leaving:
     """A rank whose function has returned.
 
     Args:
-        reporter: of its last job. sources: whose lines are the user's.
+        reporter: of its last job.
+        sources: whose lines are the user's.
     """
 
     def __init__(self, reporter: Reporter, sources: Iterable[CellSource] = ()) -> None:

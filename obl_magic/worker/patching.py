@@ -26,7 +26,9 @@ class Patches:
         """Replaces ``owner.name`` by ``make(original)``, where original is the attribute as stored.
 
         Args:
-            owner: a class or a module. name: the attribute. make: from the original to the replacement.
+            owner: a class or a module.
+            name: the attribute.
+            make: from the original to the replacement.
         """
         own = name in vars(owner)
         original = vars(owner)[name] if own else getattr(owner, name)
@@ -37,7 +39,8 @@ class Patches:
         """Replaces what a module's function does, so that names imported from the module earlier are covered too.
 
         Args:
-            function: a plain function, without closure. make: from the original to the replacement.
+            function: a plain function, without closure.
+            make: from the original to the replacement.
         """
         if not isinstance(function, FunctionType) or function.__code__.co_freevars:
             module = sys.modules[function.__module__]

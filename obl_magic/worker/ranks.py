@@ -34,7 +34,8 @@ class Rank:
     """One process of a world.
 
     Attributes:
-        rank: 0-based, of ``size``. local_rank: 0-based on this host, of ``local_size``.
+        rank: 0-based, of ``size``.
+        local_rank: 0-based on this host, of ``local_size``.
     """
 
     rank: int

@@ -37,7 +37,8 @@ class Inbox:
     """Where a rank gets its jobs from: one, or one after another that differ in little.
 
     Args:
-        me: this rank. orders: what rank 0 hears from its kernel; None on other ranks.
+        me: this rank.
+        orders: what rank 0 hears from its kernel; None on other ranks.
 
     Attributes:
         folder: of the run whose job it takes, or has taken last.
@@ -108,8 +109,10 @@ class _Said:
     """What rank 0 tells the others of a job.
 
     Attributes:
-        path: of its file. job: its bytes, or none where they are known already.
-        goes_on: from what an earlier world has kept. changes: pickled fields that differ from the file's, or none.
+        path: of its file.
+        job: its bytes, or none where they are known already.
+        goes_on: from what an earlier world has kept.
+        changes: pickled fields that differ from the file's, or none.
         folder: of the run.
     """
 
@@ -124,7 +127,8 @@ def shared(comm: Any, path: Path) -> Sequence[memoryview]:
     """The large buffers of a job on every rank, with one copy of them on each host; every rank must call it.
 
     Args:
-        comm: mpi4py's communicator. path: their file, as this rank would see it; rank 0 sees it if there is one.
+        comm: mpi4py's communicator.
+        path: their file, as this rank would see it; rank 0 sees it if there is one.
 
     Returns:
         The buffers in order; none where rank 0 has no file.

@@ -19,15 +19,21 @@ class Reporter:
     """Sends metrics and notes of one rank.
 
     Args:
-        emit: takes each event. rank: the rank that speaks.
+        emit: takes each event.
+        rank: the rank that speaks.
 
     Attributes:
-        steps: optimizer steps of the last fit so far. first_step_s: Unix time at which the first one was done.
-        begun: the function was called. ticks: grows with whatever shows that it gets further.
-        model: the one fitted last. fitting: a fit is under way. turned: set when that changes.
+        steps: optimizer steps of the last fit so far.
+        first_step_s: Unix time at which the first one was done.
+        begun: the function was called.
+        ticks: grows with whatever shows that it gets further.
+        model: the one fitted last.
+        fitting: a fit is under way.
+        turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
         waiting: gives the seconds spent so far in reducing gradients with the other ranks.
-        told: it was said that something spoke to it when its job was over. reported: the function has reported numbers.
+        told: it was said that something spoke to it when its job was over.
+        reported: the function has reported numbers.
     """
 
     def __init__(self, emit: Callable[[Event], None], rank: int) -> None:
@@ -70,7 +76,8 @@ class Reporter:
         """From now on each value of this quantity is judged.
 
         Args:
-            quantity: its name. ask: (step, value) -> whether the trial is to end; asked on every rank alike.
+            quantity: its name.
+            ask: (step, value) -> whether the trial is to end; asked on every rank alike.
         """
         self._quantity, self._ask = quantity, ask
 
@@ -78,7 +85,8 @@ class Reporter:
         """Asks whether to go on, where the wanted quantity is among these numbers.
 
         Args:
-            numbers: by name, the same on every rank. step: what it is compared by; by default counted from 1.
+            numbers: by name, the same on every rank.
+            step: what it is compared by; by default counted from 1.
 
         Raises:
             Pruned: it is not worth going on.
@@ -162,8 +170,9 @@ def report(*, step: int | None = None, epoch: int | None = None, **values: Any) 
     Outside a run it does nothing, so the function runs anywhere. A Keras ``fit`` reports by itself.
 
     Args:
-        step: global step the numbers belong to. epoch: 1-based epoch. values: name -> number
-        (Python, NumPy or TensorFlow scalar).
+        step: global step the numbers belong to.
+        epoch: 1-based epoch.
+        values: name -> number (Python, NumPy or TensorFlow scalar).
 
     Raises:
         TypeError: a value is not a number.

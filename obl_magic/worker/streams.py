@@ -201,7 +201,9 @@ class TakenStreams:
     """This process's standard streams, taken over for one rank.
 
     Attributes:
-        orders: descriptor of the real standard input. raw_stderr: of the real standard error. pipe: for events.
+        orders: descriptor of the real standard input.
+        raw_stderr: of the real standard error.
+        pipe: for events.
     """
 
     def __init__(self, rank: int) -> None:

@@ -34,7 +34,9 @@ class Channel:
     """A world that was just started, and who hears it.
 
     Args:
-        argv, env, cwd: as for :class:`obl_magic.world.process.World`.
+        argv: as for :class:`obl_magic.world.process.World`.
+        env: as for :class:`obl_magic.world.process.World`.
+        cwd: as for :class:`obl_magic.world.process.World`.
 
     Attributes:
         world: the world.

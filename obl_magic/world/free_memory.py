@@ -16,7 +16,8 @@ def available_bytes(groups: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/p
     """Memory that is free or can be freed, for this process and those it starts.
 
     Args:
-        groups: where control groups are mounted. mine: which of them this process is in; see cgroups(7).
+        groups: where control groups are mounted.
+        mine: which of them this process is in; see cgroups(7).
     """
     return min([int(psutil.virtual_memory().available), *_left(groups, mine)])
 

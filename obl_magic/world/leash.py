@@ -37,7 +37,8 @@ class Leash:
     """One launcher and what lives below it.
 
     Args:
-        launcher: its process id. segments: what shared memory of MPI's own is called, as a regular expression.
+        launcher: its process id.
+        segments: what shared memory of MPI's own is called, as a regular expression.
     """
 
     def __init__(self, launcher: int, segments: str) -> None:
@@ -179,9 +180,11 @@ def main(parent: int, says: int, folders: list[str], segments: str, argv: list[s
     """Starts the launcher and holds it.
 
     Args:
-        parent: process id of whoever starts this. says: descriptor of the pipe.
+        parent: process id of whoever starts this.
+        says: descriptor of the pipe.
         folders: patterns of folders that the launcher may leave behind, with ``{pid}`` for its process id.
-        segments: see :class:`Leash`. argv: the launcher's command line.
+        segments: see :class:`Leash`.
+        argv: the launcher's command line.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -43,7 +43,9 @@ class World:
     """A launcher, its ranks, and whatever they start.
 
     Args:
-        argv: the launcher's command line. env: its whole environment. cwd: working folder of the ranks.
+        argv: the launcher's command line.
+        env: its whole environment.
+        cwd: working folder of the ranks.
         on_line: called with each line of the ranks' event stream, from a thread.
         on_word: called with each line of the launcher's own standard error, from another thread.
         on_end: called when the launcher has ended, from a third.
@@ -107,7 +109,8 @@ class World:
         """Tells rank 0 where its job is.
 
         Args:
-            job: its file. goes_on: from what an earlier world has kept.
+            job: its file.
+            goes_on: from what an earlier world has kept.
             changes: file of the pickled fields in which this job differs from the one in its file.
         """
         self._tell({"job": str(job), "goes_on": goes_on, "changes": str(changes) if changes else None})
@@ -214,7 +217,9 @@ class _Held:
     """A launcher on its leash.
 
     Attributes:
-        leash: the process that holds it. launcher: its process id. left: what the leash had to end.
+        leash: the process that holds it.
+        launcher: its process id.
+        left: what the leash had to end.
         said_all: set when the leash has said so.
     """
 

@@ -31,7 +31,10 @@ class Wanted:
     """What makes one world as good as another.
 
     Attributes:
-        argv: the launcher's command line. env: its environment. cwd: working folder. ranks: how many.
+        argv: the launcher's command line.
+        env: its environment.
+        cwd: working folder.
+        ranks: how many.
         engine: their collectives.
     """
 

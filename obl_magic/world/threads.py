@@ -13,7 +13,9 @@ def begin(target: Callable[..., Any], name: str, *args: Any) -> threading.Thread
     """Starts a thread. Whatever it serves is started after it, so that nothing is left without it.
 
     Args:
-        target: what it calls. name: of the thread. args: of ``target``.
+        target: what it calls.
+        name: of the thread.
+        args: of ``target``.
 
     Raises:
         SetupProblem: the system lets no more threads start.

@@ -56,14 +56,16 @@ def run(
     """Runs tests on ``workers`` ranks, or in a plain process (None), in as many worlds as it takes.
 
     Args:
-        folder: where records go, one folder a world. tests: the folder that the files are named in.
-        files: where the tests are. ids: which, in what order; None: all, or every nth of them from the kth on
-        where ``share`` is (k, n).
-        limit_s: how long any test may take. limits_s: the same for single tests.
-        note: is told of worlds that end early.
-
-    Raises:
-        RuntimeError: a world ended before any test began; with what it said.
+        folder: where records go, one folder a world.
+        tests: the folder that the files are named in.
+        files: where the tests are.
+        ids: which, in what order; None: all.
+        workers: ranks; None: a plain process.
+        share: (k, n): every nth of all tests from the kth on.
+        engine: the ranks' collectives.
+        limit_s: how long any test may take.
+        limits_s: the same for single tests.
+        note: is told what is going on.
     """
     records = Records()
     left = None if ids is None else list(ids)

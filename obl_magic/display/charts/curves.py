@@ -22,10 +22,12 @@ class Curve:
     """The course of one metric.
 
     Attributes:
-        name: the metric's name. unit: what ``xs`` counts, ``epoch`` or ``step``.
-        xs: epochs or steps, rising. ys: the values there; may be NaN or infinite.
-        best: position of the best value, or None where better has no direction, nothing is finite,
-            or there is one value only.
+        name: the metric's name.
+        unit: what ``xs`` counts, ``epoch`` or ``step``.
+        xs: epochs or steps, rising.
+        ys: the values there; may be NaN or infinite.
+        best: position of the best value, or None where better has no direction, nothing is finite, or there is
+            one value only.
     """
 
     name: str
@@ -50,7 +52,8 @@ class Chart:
     """Curves that share their axes: a metric in training and in validation.
 
     Attributes:
-        title: the metric's name. curves: one or two, labelled ``train`` and ``val`` if two.
+        title: the metric's name.
+        curves: one or two, labelled ``train`` and ``val`` if two.
     """
 
     title: str

@@ -145,8 +145,10 @@ class Status:
     """How the run stands: a word, a symbol for who sees no colours, and what colour it deserves.
 
     Attributes:
-        word: e.g. ``running``. phrase: how the time joins it, e.g. ``failed after``.
-        symbol: one character. tone: ``active``, ``good``, ``bad``, ``caution`` or ``neutral``.
+        word: e.g. ``running``.
+        phrase: how the time joins it, e.g. ``failed after``.
+        symbol: one character.
+        tone: ``active``, ``good``, ``bad``, ``caution`` or ``neutral``.
         over: the run has ended.
     """
 
@@ -170,8 +172,10 @@ class Failure:
     """The first cause, and what became of the others.
 
     Attributes:
-        cause: e.g. ``rank 1: ValueError: boom``. where: e.g. ``In [7], line 12``, or "".
-        traceback: the rank's traceback, or "". others: e.g. ``ranks 0, 2: stopped``, or "".
+        cause: e.g. ``rank 1: ValueError: boom``.
+        where: e.g. ``In [7], line 12``, or "".
+        traceback: the rank's traceback, or "".
+        others: e.g. ``ranks 0, 2: stopped``, or "".
     """
 
     cause: str
@@ -185,14 +189,24 @@ class View:
     """A run in words, the same for every display. Unknown things are empty strings or None.
 
     Attributes:
-        function: the function's name. status: how the run stands. elapsed: e.g. ``1:23``.
-        world: e.g. ``3 workers on 2 cores``. engine: e.g. ``mpi (Horovod is not installed)``.
-        batch: e.g. ``global batch``. digest: first 12 hexadecimal digits.
-        epoch: e.g. ``3/5``. step: e.g. ``120/938``. speed: e.g. ``12,300 samples/s``.
+        function: the function's name.
+        status: how the run stands.
+        elapsed: e.g. ``1:23``.
+        world: e.g. ``3 workers on 2 cores``.
+        engine: e.g. ``mpi (Horovod is not installed)``.
+        batch: e.g. ``global batch``.
+        digest: first 12 hexadecimal digits.
+        epoch: e.g. ``3/5``.
+        step: e.g. ``120/938``.
+        speed: e.g. ``12,300 samples/s``.
         fraction: done over all epochs, 0 to 1, or None while unknown.
-        metrics: newest values. ranks: e.g. ``ranks 0-3 running``.
-        remarks: said once, before the run. notes: said by the run. failure: first cause, or None.
-        run_id: the run's id. folder: its folder.
+        metrics: newest values.
+        ranks: e.g. ``ranks 0-3 running``.
+        remarks: said once, before the run.
+        notes: said by the run.
+        failure: first cause, or None.
+        run_id: the run's id.
+        folder: its folder.
     """
 
     function: str

@@ -50,10 +50,15 @@ class TrialRow:
     """One trial, as far as it has come.
 
     Attributes:
-        number: from 0. status: ``waiting``, ``running``, ``succeeded``, ``failed``, ``pruned`` or ``interrupted``.
-        value: of the wanted quantity, or None. duration_s: seconds so far, or None. error: one line, or "".
-        params: arguments by name. curve: step or epoch, and the quantity (or the loss) there.
-        where: e.g. ``epoch 3/10``. label: of an ablation, the component and its repeat.
+        number: from 0.
+        status: ``waiting``, ``running``, ``succeeded``, ``failed``, ``pruned`` or ``interrupted``.
+        value: of the wanted quantity, or None.
+        duration_s: seconds so far, or None.
+        error: one line, or "".
+        params: arguments by name.
+        curve: step or epoch, and the quantity (or the loss) there.
+        where: e.g. ``epoch 3/10``.
+        label: of an ablation, the component and its repeat.
     """
 
     number: int
@@ -74,10 +79,15 @@ class ComponentRow:
     Attributes:
         component: its name; the base run is ``base``, of no ablated kind.
         kind: ``feature``, ``layer``, ``group``, ``model`` or ``flag``; of the base run anything else.
-        value: mean over the repeats, or None. delta: value − base, or None. std: spread of delta, or None.
-        repeats: runs that succeeded. status: as of a trial. within_noise: whether the delta may be chance,
-            or None where that cannot be said.
-        parameters: of the model, or None. inputs: features that were left, or None. layers: or None.
+        value: mean over the repeats, or None.
+        delta: value − base, or None.
+        std: spread of delta, or None.
+        repeats: runs that succeeded.
+        status: as of a trial.
+        within_noise: whether the delta may be chance, or None where that cannot be said.
+        parameters: of the model, or None.
+        inputs: features that were left, or None.
+        layers: or None.
         error: one line, or "".
     """
 
@@ -105,7 +115,9 @@ class StudyState:
     """A study at one moment.
 
     Attributes:
-        rows: trials, in order of their numbers. components: of an ablation. importances: by parameter.
+        rows: trials, in order of their numbers.
+        components: of an ablation.
+        importances: by parameter.
         busy: share of its time in which each world computed, 0 to 1.
         status: ``running``, ``succeeded``, ``interrupted`` or ``failed``.
         now_s: Unix time in seconds at which this was so; of a study that is over, its end.
@@ -159,10 +171,16 @@ class TrialLine:
     """One trial in words.
 
     Attributes:
-        name: its number, or what an ablation calls it. mark: how it stands. best: nothing was better.
-        value: the quantity, or ``–``. duration: e.g. ``8.2 s``, or ``–``. params: one text for each shown
-            parameter. called: all of them, e.g. ``lr=0.01 units=64``. error: one line, or "".
-            where: e.g. ``epoch 3/10``. curve: its course, or None.
+        name: its number, or what an ablation calls it.
+        mark: how it stands.
+        best: nothing was better.
+        value: the quantity, or ``–``.
+        duration: e.g. ``8.2 s``, or ``–``.
+        params: one text for each shown parameter.
+        called: all of them, e.g. ``lr=0.01 units=64``.
+        error: one line, or "".
+        where: e.g. ``epoch 3/10``.
+        curve: its course, or None.
     """
 
     name: str
@@ -182,9 +200,21 @@ class ComponentLine:
     """One component in words.
 
     Attributes:
-        name, kind, value, delta, std, repeats, parameters, inputs, layers: as in the table; ``–`` if unknown.
-        mark: how it stands. error: one line, or "". base: nothing was taken away.
-        noise: the delta may be chance. change: delta as a number, or None. spread: std as a number, or None.
+        name: as in the table; ``–`` if unknown.
+        kind: as in the table; ``–`` if unknown.
+        value: as in the table; ``–`` if unknown.
+        delta: as in the table; ``–`` if unknown.
+        std: as in the table; ``–`` if unknown.
+        repeats: as in the table; ``–`` if unknown.
+        parameters: as in the table; ``–`` if unknown.
+        inputs: as in the table; ``–`` if unknown.
+        layers: as in the table; ``–`` if unknown.
+        mark: how it stands.
+        error: one line, or "".
+        base: nothing was taken away.
+        noise: the delta may be chance.
+        change: delta as a number, or None.
+        spread: std as a number, or None.
         harm: whether the quantity is worse without it.
     """
 
@@ -211,17 +241,31 @@ class StudyView:
     """A study in words, the same for every display. Unknown things are empty.
 
     Attributes:
-        function: the function's name. aim: e.g. ``search of 'val_accuracy' ↑``. status: how the study stands.
-        elapsed: e.g. ``1:23``. counts: e.g. ``37/100 trials · 2 failed``. quantity: what is compared.
+        function: the function's name.
+        aim: e.g. ``search of 'val_accuracy' ↑``.
+        status: how the study stands.
+        elapsed: e.g. ``1:23``.
+        counts: e.g. ``37/100 trials · 2 failed``.
+        quantity: what is compared.
         shares: of a bar over all wanted trials, by tone; None where their number is open.
-        world: e.g. ``2 worlds of 2 workers``. busy: e.g. ``worlds busy 92 %, 81 %``.
-        method: engine, sampler, pruner. digest: first 12 hexadecimal digits. space: what is searched.
-        best: value of the best trial, or of an ablation's base run. best_of: whose, e.g. ``trial 42``.
-        best_params: e.g. ``lr=0.01 units=64``. running: trials on their way. running_more: how many are left out.
-        names: shown parameters. names_more: how many are left out.
-        trials: those that ended, best first. trials_more: how many are left out.
+        world: e.g. ``2 worlds of 2 workers``.
+        busy: e.g. ``worlds busy 92 %, 81 %``.
+        method: engine, sampler, pruner.
+        digest: first 12 hexadecimal digits.
+        space: what is searched.
+        best: value of the best trial, or of an ablation's base run.
+        best_of: whose, e.g. ``trial 42``.
+        best_params: e.g. ``lr=0.01 units=64``.
+        running: trials on their way.
+        running_more: how many are left out.
+        names: shown parameters.
+        names_more: how many are left out.
+        trials: those that ended, best first.
+        trials_more: how many are left out.
         components: of an ablation, base first, then by harm.
-        remarks: sentences. study_id: the study's id. folder: its folder.
+        remarks: sentences.
+        study_id: the study's id.
+        folder: its folder.
     """
 
     function: str

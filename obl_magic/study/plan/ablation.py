@@ -13,7 +13,8 @@ class Ablation:
     """Leave one component out; the idea of LOCO in Maggy (Meister et al., 2020).
 
     Args:
-        components: what is left out, one at a time. repeats: how often each run is made, with other seeds.
+        components: what is left out, one at a time.
+        repeats: how often each run is made, with other seeds.
         seed: of the first of the repeats; the others count on from it, the same for every component, so that a
             component is compared with base runs that drew the same random numbers.
     """

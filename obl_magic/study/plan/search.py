@@ -50,10 +50,11 @@ class Search:
         space: what varies, as :func:`obl_magic.specs.parse_space` returns it.
         trials: how many there shall be in all sessions together; a grid may have fewer points.
         direction: ``maximize`` or ``minimize``.
-        sampler: ``tpe``, ``random``, ``grid`` (each point once, in an order that the seed shuffles), ``cmaes`` (draws
-            choices at random), ``gp`` or ``nsga2`` (random for its first 50 trials).
+        sampler: ``tpe``, ``random``, ``grid`` (each point once, in an order that the seed shuffles), ``cmaes``
+            (draws choices at random), ``gp`` or ``nsga2`` (random for its first 50 trials).
         pruner: ``none``, ``median``, ``asha`` or ``hyperband``.
-        seed: base seed. Alone and in its first session a search draws what ``study.optimize`` draws with this seed.
+        seed: base seed. Alone and in its first session a search draws what ``study.optimize`` draws with this
+            seed.
         journal: the file that Optuna writes; its folder exists.
         study_name: the study's name in it.
         at_once: how many trials may run at a time; TPE then counts on them.

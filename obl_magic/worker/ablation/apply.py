@@ -38,7 +38,8 @@ class Proof:
 
     Attributes:
         parameters: number of weights of the model, or None while it is not built or is no Keras model.
-        layers: its layers' names, numbered as in a fresh process. inputs: number of features of the data, or None.
+        layers: its layers' names, numbered as in a fresh process.
+        inputs: number of features of the data, or None.
     """
 
     parameters: int | None = None
@@ -97,7 +98,9 @@ def _numbered_afresh(model: Any, before: Mapping[str, int]) -> dict[str, str]:
     """A model's layers' names as a fresh process would number them -> as they are.
 
     Args:
-        before: Keras' counts when the model's making began; only what was counted since then is numbered by Keras.
+        model: it.
+        before: Keras' counts when the model's making began; only what was counted since then is numbered by
+            Keras.
     """
     from obl_magic.worker.ablation import layers
 
@@ -189,7 +192,9 @@ class _Between:
     The invariant: what was taken away is known, so that a component which was never met is an error.
 
     Args:
-        component: what to take away, or None. saw: is told what is trained. replacement: of a ``model`` component.
+        component: what to take away, or None.
+        saw: is told what is trained.
+        replacement: of a ``model`` component.
     """
 
     def __init__(
@@ -342,7 +347,8 @@ def ablated(
 
     Args:
         component: what to take away; None: nothing, only say what is trained.
-        function: the training function. arguments: by name, with which it will be called.
+        function: the training function.
+        arguments: by name, with which it will be called.
         saw: is called each time when more is known of what is trained.
         namespace_models: functions by name, for a component of kind ``model``.
 
@@ -417,7 +423,8 @@ def rehearse(
     """Calls the function until it has called what is needed, and no further; its output is not shown.
 
     Args:
-        function: the training function. arguments: by name.
+        function: the training function.
+        arguments: by name.
         needs: of ``dataset_fn`` and ``model_fn``, those whose results are wanted.
 
     Returns:
@@ -475,10 +482,12 @@ def resolve(
     """Makes components of what was asked, and tries each, so that what cannot be taken away is refused here.
 
     Args:
-        asked: what the user wrote. seen: what :func:`rehearse` returned. function: the training function.
+        asked: what the user wrote.
+        seen: what :func:`rehearse` returned.
+        function: the training function.
         namespace_models: functions by name that may stand in for ``model_fn``.
-        skip: is told of a name that a pattern matched and that cannot be taken away, and why; without it, such a name
-            is refused like one that was written out.
+        skip: is told of a name that a pattern matched and that cannot be taken away, and why; without it, such
+            a name is refused like one that was written out.
 
     Raises:
         UsageProblem, NotOblivious: a name that does not exist, what cannot be taken away, or what changes nothing.

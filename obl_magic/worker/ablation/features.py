@@ -36,7 +36,8 @@ class _Table:
     """Some data with features.
 
     Attributes:
-        value: the data itself. names: of its features, in order.
+        value: the data itself.
+        names: of its features, in order.
         kept: gives the data with the features at these positions only.
     """
 
@@ -85,10 +86,11 @@ def without(data: Any, features: Iterable[Name]) -> Any:
     """The same structure without some features, in all its parts (train and test alike).
 
     Args:
-        data: what a ``dataset_fn`` returned; left as it is. In a tuple or list of plain arrays the features are the
-            first array of two axes or more and those of its width; labels (the second of an ``(x, y)`` pair, also a
-            one-hot one) and weights are left alone. Both ``(x_train, y_train, x_test, y_test)`` and scikit-learn's
-            ``(x_train, x_test, y_train, y_test)`` are understood. Of images, a feature is a channel.
+        data: what a ``dataset_fn`` returned; left as it is. In a tuple or list of plain arrays the features are
+            the first array of two axes or more and those of its width; labels (the second of an ``(x, y)``
+            pair, also a one-hot one) and weights are left alone. Both ``(x_train, y_train, x_test, y_test)``
+            and scikit-learn's ``(x_train, x_test, y_train, y_test)`` are understood. Of images, a feature is a
+            channel.
         features: names, or positions among the names there are (``"3"``; negative ones count from the end).
 
     Raises:
@@ -180,6 +182,8 @@ def _each(data: Any, do: Callable[[_Table], Any], inputs: bool = False) -> Any:
     """The structure with each of its tables replaced by what ``do`` makes of it.
 
     Args:
+        data: the structure.
+        do: makes another table of one.
         inputs: it is known to be what a model gets, so a tuple in it is no ``(x, y)``.
     """
     if isinstance(data, dict) and _is_parts(data):

@@ -44,8 +44,11 @@ class _Surgery:
     """What one operation on a model takes away, and what it has made so far.
 
     Attributes:
-        gone: names of layers to leave out. lost: names of inputs to leave out. shapes: new shapes of inputs by name.
-        twins: the new layer or operation by the old one's id. pairs: (old, new) layers.
+        gone: names of layers to leave out.
+        lost: names of inputs to leave out.
+        shapes: new shapes of inputs by name.
+        twins: the new layer or operation by the old one's id.
+        pairs: (old, new) layers.
     """
 
     gone: Collection[str] = ()
@@ -64,7 +67,8 @@ def without_layers(model: Any, names: Sequence[str], sample: Shape | None = None
     """A new model without some layers, all taken out together.
 
     Args:
-        model: a Sequential or functional model, built or not, compiled or not; a compiled one gives a compiled one.
+        model: a Sequential or functional model, built or not, compiled or not; a compiled one gives a compiled
+            one.
         names: of the layers.
         sample: shape of a batch, to try a Sequential model with that has no input yet.
 
@@ -91,8 +95,10 @@ def fitted_to(model: Any, before: int | None, after: int | None, removed: Sequen
     get fewer of them. Otherwise each input whose last axis is as wide as the data was becomes narrower.
 
     Args:
-        model: any Keras model. before: features the data had, or None if that is not known.
-        after: features it has. removed: names or positions of those taken away.
+        model: any Keras model.
+        before: features the data had, or None if that is not known.
+        after: features it has.
+        removed: names or positions of those taken away.
 
     Raises:
         UsageProblem: what is left would not fit. NotOblivious: the model cannot be operated on.

@@ -53,9 +53,12 @@ class Exchange:
     """One exchange, as it must be the same on every rank.
 
     Attributes:
-        verb: what is done, e.g. ``sum``. dtypes: of the tensors. shapes: one after another, each as its number of axes
-        and their lengths; -1 for an axis that may differ. name: what else must be the same, e.g. for the engine.
-        purpose: what it is for, in words. of: names of what it carries. Both are for people.
+        verb: what is done, e.g. ``sum``.
+        dtypes: of the tensors.
+        shapes: one after another, each as its number of axes and their lengths; -1 for an axis that may differ.
+        name: what else must be the same, e.g. for the engine.
+        purpose: what it is for, in words.
+        of: names of what it carries. Both are for people.
     """
 
     verb: str
@@ -94,8 +97,11 @@ class _Told:
     """What a rank says in words when the ranks have parted.
 
     Attributes:
-        kind: what it was about to do, in short. what: with what. where: at which line. clock: the code there reads the
-        clock. failed: why it gives up what it attempts, if it does.
+        kind: what it was about to do, in short.
+        what: with what.
+        where: at which line.
+        clock: the code there reads the clock.
+        failed: why it gives up what it attempts, if it does.
     """
 
     kind: str
@@ -150,7 +156,8 @@ class Agreement:
         """Returns when every rank is about to make the same exchange.
 
         Args:
-            exchange: what this rank is about to do. rows: of this rank, where they may differ.
+            exchange: what this rank is about to do.
+            rows: of this rank, where they may differ.
             key: the exchange's, if it is known.
 
         Returns:
@@ -200,7 +207,9 @@ class Agreement:
         """Every rank's keys, rows and depths. All ranks call it, whatever they are about to do.
 
         Args:
-            key, rows: this rank's. rests: it leaves the processor to others while it waits.
+            key: this rank's.
+            rows: this rank's.
+            rests: it leaves the processor to others while it waits.
         """
         everyone = bytearray(_NUMBERS.size * self._comm.size)
         # never the blocking call: MPI does not let one rank's match another's that can be waited for at rest

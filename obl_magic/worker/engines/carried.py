@@ -20,7 +20,8 @@ def shapes_of(tensors: Sequence[Any], rows_differ: bool = False) -> Any:
     """The tensors' shapes one after another, each as its number of axes and their lengths.
 
     Args:
-        tensors: eager or symbolic. rows_differ: their first axis may differ between ranks.
+        tensors: eager or symbolic.
+        rows_differ: their first axis may differ between ranks.
 
     Returns:
         A tuple of integers where every shape is known by now, else an int64 vector that has them when it is run.

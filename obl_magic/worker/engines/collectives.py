@@ -21,8 +21,11 @@ class Collectives(Protocol):
     """What the adapters need of an engine.
 
     Attributes:
-        name: the engine's name. rank, size: this process in the world.
-        local_rank, local_size: this process on its host.
+        name: the engine's name.
+        rank: this process in the world.
+        size: this process in the world.
+        local_rank: this process on its host.
+        local_size: this process on its host.
     """
 
     @property
@@ -60,7 +63,8 @@ class Collectives(Protocol):
         """Within the block exchanges are said to be for this, should the ranks be found to do different things.
 
         Args:
-            what: as it follows "was about to", e.g. ``sum the gradients``. of: names of what is exchanged.
+            what: as it follows "was about to", e.g. ``sum the gradients``.
+            of: names of what is exchanged.
         """
         ...
 

@@ -81,8 +81,11 @@ class MpiCollectives(Agreed):
         """Sends a buffer once all ranks are about to send the same.
 
         Args:
-            verb: what is done. buffer: a tensor. tensors: what it holds. data: sends it. rows_differ: ranks may have
-            different numbers of rows.
+            verb: what is done.
+            buffer: a tensor.
+            tensors: what it holds.
+            data: sends it.
+            rows_differ: ranks may have different numbers of rows.
         """
         purpose = self._agreement.purpose
         name = purpose[0] if tf.executing_eagerly() else ""  # ranks may trace at different times

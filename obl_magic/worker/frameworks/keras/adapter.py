@@ -37,7 +37,10 @@ class Adapter:
     """Keras made oblivious; see :func:`oblivious`.
 
     Args:
-        world: the collectives. reporter: this rank's reporter. settings: how. folder: where fits are kept, or None.
+        world: the collectives.
+        reporter: this rank's reporter.
+        settings: how.
+        folder: where fits are kept, or None.
     """
 
     def __init__(

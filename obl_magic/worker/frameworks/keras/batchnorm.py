@@ -24,8 +24,10 @@ def install(patches: Patches, world: Collectives, every_layer: bool) -> None:
     """Replaces how batch normalisation takes moments in a training step.
 
     Args:
-        patches: takes the replacement. world: the collectives.
-        every_layer: all layers; else only those made with ``synchronized=True``, where Keras itself asks for it.
+        patches: takes the replacement.
+        world: the collectives.
+        every_layer: all layers; else only those made with ``synchronized=True``, where Keras itself asks for
+            it.
     """
 
     def make(original: Any) -> Any:
@@ -67,8 +69,9 @@ def _shared(world: Collectives, weight: Any, share: Any) -> Callable[[Any], Any]
     """The weighted mean over ranks of a local mean, with the gradient described above.
 
     Args:
-        world: the collectives. weight: this rank's weight in the mean. share: with which its gradients will be
-            weighted.
+        world: the collectives.
+        weight: this rank's weight in the mean.
+        share: with which its gradients will be weighted.
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]

@@ -22,8 +22,11 @@ class State:
     """What a call may change: variables that are not trained, and random generators.
 
     Attributes:
-        variables: (variable, value) of each. generator: Keras' global one, or None where there is none yet.
-        python, numpy, tensorflow: states of their generators.
+        variables: (variable, value) of each.
+        generator: Keras' global one, or None where there is none yet.
+        python: states of their generators.
+        numpy: states of their generators.
+        tensorflow: states of their generators.
     """
 
     variables: list[tuple[Any, Any]]

@@ -73,9 +73,11 @@ class _List:
     """What is known of one of Keras' callback lists.
 
     Attributes:
-        batch_logs: a callback may read, or decide by, what happens in single steps. test_logs: in those of a test.
+        batch_logs: a callback may read, or decide by, what happens in single steps.
+        test_logs: in those of a test.
         users: hooks of epochs in which a callback of the user's may decide something.
-        batch_begins, batch_ends: a callback does anything there.
+        batch_begins: a callback does anything when a batch begins.
+        batch_ends: a callback does anything when a batch ends.
         fit: the fit under way, or None.
     """
 

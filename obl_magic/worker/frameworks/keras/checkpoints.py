@@ -33,9 +33,14 @@ class Kept:
     """What is kept of one fit.
 
     Attributes:
-        epoch: epochs done. stepped: optimizer steps done. done: the fit has ended.
-        values: arrays of the model's and the optimizer's variables. names: what they belong to.
-        callbacks: (class, attributes) of each callback. python, numpy: states of their random generators.
+        epoch: epochs done.
+        stepped: optimizer steps done.
+        done: the fit has ended.
+        values: arrays of the model's and the optimizer's variables.
+        names: what they belong to.
+        callbacks: (class, attributes) of each callback.
+        python: states of their random generators.
+        numpy: states of their random generators.
     """
 
     epoch: int
@@ -52,8 +57,10 @@ class Checkpoints:
     """Keeps and continues the fits of one function.
 
     Args:
-        world: the collectives. folder: the run's folder, or None: nothing is kept. goes_on: an earlier world may
-        have kept something. each_epoch: keep every epoch, whatever it costs; else only as often as costs little.
+        world: the collectives.
+        folder: the run's folder, or None: nothing is kept.
+        goes_on: an earlier world may have kept something.
+        each_epoch: keep every epoch, whatever it costs; else only as often as costs little.
     """
 
     def __init__(self, world: Collectives, folder: RunDir | None, goes_on: bool, each_epoch: bool) -> None:
@@ -81,7 +88,9 @@ class Checkpoints:
         """Leads a fit to where it was.
 
         Args:
-            kept: what :meth:`find` found. callbacks: Keras' list of them, begun. iterator: over the fit's data.
+            kept: what :meth:`find` found.
+            callbacks: Keras' list of them, begun.
+            iterator: over the fit's data.
 
         Raises:
             NotOblivious: the model is not the one that was kept.

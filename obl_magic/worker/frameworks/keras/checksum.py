@@ -80,7 +80,8 @@ class Checksum:
         """Compares now.
 
         Args:
-            variables: the same on every rank, in the same order. step: the step that was just done.
+            variables: the same on every rank, in the same order.
+            step: the step that was just done.
 
         Raises:
             RanksDiverged: on every rank, if any two ranks differ.

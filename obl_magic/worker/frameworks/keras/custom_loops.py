@@ -25,7 +25,8 @@ class CustomLoops:
     """Replaces how traced functions are called.
 
     Args:
-        calls: the model calls. between: called before each call of a function that calls models.
+        calls: the model calls.
+        between: called before each call of a function that calls models.
     """
 
     def __init__(self, calls: ModelCalls, between: Callable[[], None]) -> None:

@@ -43,7 +43,8 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
     """Makes every epoch iterator yield this rank's :class:`Shard` of each global batch.
 
     Args:
-        patches: takes the replacement. world: the collectives.
+        patches: takes the replacement.
+        world: the collectives.
         batch: ``global``, or ``per-worker``: ``size`` of the code's batches make a global one.
         note: says a sentence about the run.
     """

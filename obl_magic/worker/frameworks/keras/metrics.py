@@ -19,7 +19,8 @@ def take_back(local: Any, pairs: Sequence[tuple[Any, Any]]) -> None:
     """Takes back what was counted of a stand-in sample.
 
     Args:
-        local: samples of this rank that count. pairs: (variable, value before).
+        local: samples of this rank that count.
+        pairs: (variable, value before).
     """
     if not pairs:
         return
@@ -36,7 +37,8 @@ def combine(world: Collectives, variables: Sequence[Any]) -> None:
     """Replaces the state of metric variables by that of the whole world, on every rank; eager.
 
     Args:
-        world: the collectives. variables: Keras variables of metrics, the same on all ranks in the same order.
+        world: the collectives.
+        variables: Keras variables of metrics, the same on all ranks in the same order.
     """
     if not variables:
         return

@@ -59,8 +59,11 @@ class ModelCalls:
     """Replaces ``Layer.__call__``.
 
     Args:
-        world: the collectives. state: for broadcasting what is built. note: says a sentence about the run.
-        proves: whether calls prove that they may be shared. progressed: called at each call outside traced functions.
+        world: the collectives.
+        state: for broadcasting what is built.
+        note: says a sentence about the run.
+        proves: whether calls prove that they may be shared.
+        progressed: called at each call outside traced functions.
     """
 
     def __init__(

@@ -37,10 +37,17 @@ class Fit:
     """One ``fit`` under way.
 
     Attributes:
-        epoch, step: 0-based now. stepped: optimizer steps so far. logs: last exact logs.
-        next_look: step at which the logs are made exact for display next. shown_s: when progress was last shown.
-        began_s, began_step: since when speed is measured. looked, looking_since, looking_from: whether there was a
-        first look, and when and at which step the second stretch began; times by ``perf_counter``.
+        epoch: the current one, from 0.
+        step: the current one of the epoch, from 0.
+        stepped: optimizer steps so far.
+        logs: last exact logs.
+        next_look: step at which the logs are made exact for display next.
+        shown_s: when progress was last shown.
+        began_s: since when speed is measured, by ``perf_counter``.
+        began_step: since which step.
+        looked: whether there was a first look.
+        looking_since: when the second stretch began, by ``perf_counter``.
+        looking_from: at which step it began.
     """
 
     epochs: int
@@ -63,9 +70,13 @@ class Monitor:
     """Looks at fits.
 
     Args:
-        world: the collectives. reporter: where numbers and progress go. settings: of the run.
-        exact_logs: (model, logs) -> logs computed from all ranks. checksum: compares the ranks' weights.
-        same: compares what they have read. gradients: of a verification.
+        world: the collectives.
+        reporter: where numbers and progress go.
+        settings: of the run.
+        exact_logs: (model, logs) -> logs computed from all ranks.
+        checksum: compares the ranks' weights.
+        same: compares what they have read.
+        gradients: of a verification.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ class Pipelines:
     """Replaces methods of ``tf.data.Dataset``.
 
     Args:
-        world: the collectives. note: says a sentence about the run.
+        world: the collectives.
+        note: says a sentence about the run.
     """
 
     def __init__(self, world: Collectives, note: Callable[[str, str], None]) -> None:

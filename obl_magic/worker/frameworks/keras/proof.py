@@ -39,7 +39,9 @@ class Found:
     """What a proof has found.
 
     Attributes:
-        plan: how calls of the kind are divided. outputs: of this call. why: it cannot be divided, as a verb phrase.
+        plan: how calls of the kind are divided.
+        outputs: of this call.
+        why: it cannot be divided, as a verb phrase.
     """
 
     plan: Plan
@@ -59,7 +61,11 @@ def prove(
     """Makes a call whole and divided, eagerly; every rank must come here.
 
     Args:
-        original: the plain ``__call__``. layer: whose. args, kwargs: of the call. world: the collectives.
+        original: the plain ``__call__``.
+        layer: whose.
+        args: of the call.
+        kwargs: of the call.
+        world: the collectives.
         relied_on: the plan by which calls of this kind were divided until now, or None.
         built: called when the layer's variables are there.
 

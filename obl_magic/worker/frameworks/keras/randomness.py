@@ -33,7 +33,8 @@ def install(patches: Patches, note: Callable[[str, str], None]) -> None:
     """Makes Keras draw for whole batches.
 
     Args:
-        patches: takes the replacements. note: says a sentence about the run.
+        patches: takes the replacements.
+        note: says a sentence about the run.
     """
     for name in _BY_SHAPE:
         patches.replace(keras_random, name, _by_shape)

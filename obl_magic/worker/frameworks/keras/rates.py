@@ -22,7 +22,8 @@ class ScaledRate:
     """The factor on every optimizer's learning rate.
 
     Args:
-        scale: ``none``, ``linear`` or ``sqrt``. size: ranks in the world.
+        scale: ``none``, ``linear`` or ``sqrt``.
+        size: ranks in the world.
         warmup_epochs: epochs over which the factor grows from 1; 0 for none.
     """
 
@@ -37,7 +38,8 @@ class ScaledRate:
         """Scales the learning rate where an optimizer applies it.
 
         Args:
-            patches: takes the replacement. applying: whether an ``apply`` is under way.
+            patches: takes the replacement.
+            applying: whether an ``apply`` is under way.
         """
 
         def make(original: Any) -> Any:
@@ -56,7 +58,9 @@ class ScaledRate:
         """Sets the factor for the step that comes next.
 
         Args:
-            epoch: 0-based. step: steps done in this epoch. steps: steps per epoch, or None while unknown.
+            epoch: 0-based.
+            step: steps done in this epoch.
+            steps: steps per epoch, or None while unknown.
         """
         if self._full == 1.0 or not self._warmup_epochs:
             return

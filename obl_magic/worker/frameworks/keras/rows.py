@@ -30,8 +30,10 @@ class Division:
     """How the rows of one batch are divided over the ranks.
 
     Attributes:
-        total: rows in all. first: this rank's first row. local: its rows that count. end: after the row it holds last,
-            which is a stand-in (row 0) where ``local`` is 0.
+        total: rows in all.
+        first: this rank's first row.
+        local: its rows that count.
+        end: after the row it holds last, which is a stand-in (row 0) where ``local`` is 0.
     """
 
     total: Any

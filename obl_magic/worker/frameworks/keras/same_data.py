@@ -153,6 +153,7 @@ def marked(mark: Any, data: Any) -> Any:
 
     Args:
         mark: int64, shape [3]: of the batches before.
+        data: the batch.
     """
     count, exact, near = mark[0], mark[1], tf.bitcast(mark[2], tf.float64)
     order = 1.0 + tf.cast(count % 7, tf.float64) / 7.0  # batches in another order are other data

@@ -19,10 +19,12 @@ class RowScope:
     """This rank's rows of a batch.
 
     Attributes:
-        first: index of this rank's first row (0 for a stand-in). local: rows of this rank that count. total: of all.
+        first: index of this rank's first row (0 for a stand-in).
+        local: rows of this rank that count.
+        total: of all.
         held: rows that this rank has, an int where shapes tell (a stand-in is held, but does not count).
-        in_call: inside a shared model call, whose gradients are averaged over ranks; else inside one of Keras' own
-            steps, whose gradients are weighted with each rank's share of the batch.
+        in_call: inside a shared model call, whose gradients are averaged over ranks; else inside one of Keras'
+            own steps, whose gradients are weighted with each rank's share of the batch.
         training: whether weights are being updated.
         whole: every rank has all rows, and calls inside are not shared.
     """

@@ -25,8 +25,11 @@ class Seam:
     """One place that is replaced.
 
     Attributes:
-        owner: ``module`` or ``module:class``. name: its attribute. parameters: that it must have, in this order; none
-            for a property. files: of ours that replace it. why: what for.
+        owner: ``module`` or ``module:class``.
+        name: its attribute.
+        parameters: that it must have, in this order; none for a property.
+        files: of ours that replace it.
+        why: what for.
     """
 
     owner: str

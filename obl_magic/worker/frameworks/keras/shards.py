@@ -48,7 +48,8 @@ def cut(data: Any, rank: int, size: int, owned: bool = False) -> Shard:
     Args:
         data: any structure of dense, ragged or sparse tensors whose axis 0 is the batch; scalars, None and
             empty optionals stay as they are.
-        rank: this rank. size: ranks in the world.
+        rank: this rank.
+        size: ranks in the world.
         owned: no tensor of the batch borrows NumPy memory, so that slices need no copy.
 
     Raises:
@@ -83,7 +84,10 @@ def rows_of(leaf: Any, begin: Any, end: Any, owned: bool = False) -> Any:
     """Rows of a dense, ragged or sparse tensor, in memory of their own unless the tensor's is TensorFlow's.
 
     Args:
-        leaf: the tensor. begin, end: int64 scalars. owned: it borrows no NumPy memory.
+        leaf: the tensor.
+        begin: int64 scalars.
+        end: int64 scalars.
+        owned: it borrows no NumPy memory.
     """
     if isinstance(leaf, tf.SparseTensor):
         return _rows_of_sparse(leaf, begin, end)

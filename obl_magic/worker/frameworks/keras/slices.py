@@ -19,7 +19,8 @@ def summed(gradient: Any, world: Collectives, in_step: bool) -> Any:
     """The slices of all ranks together.
 
     Args:
-        gradient: ``tf.IndexedSlices``, this rank's. world: the collectives.
+        gradient: ``tf.IndexedSlices``, this rank's.
+        world: the collectives.
         in_step: in one of Keras' own steps, where whatever a traced function is given comes from the batch.
     """
     if _of_the_batch(gradient.indices, world, in_step):

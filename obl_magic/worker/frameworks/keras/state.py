@@ -58,7 +58,8 @@ class SharedState:
         """Gives every rank rank 0's values where any rank's differ; eager, in one exchange when all are equal.
 
         Args:
-            variables: the same on every rank, in the same order. numbers: of this rank, told to all.
+            variables: the same on every rank, in the same order.
+            numbers: of this rank, told to all.
 
         Returns:
             Every rank's numbers.

@@ -43,8 +43,11 @@ class SharedSteps:
     """Replaces how Keras models step, evaluate, predict and read their metrics.
 
     Args:
-        world: the collectives. state: for broadcasting what is built. calls: the model calls.
-        note: says a sentence about the run. same: is told what the steps have read.
+        world: the collectives.
+        state: for broadcasting what is built.
+        calls: the model calls.
+        note: says a sentence about the run.
+        same: is told what the steps have read.
     """
 
     def __init__(
@@ -259,7 +262,9 @@ class _Proving:
     """A step function that runs eagerly at its calls 1, 2, 4, 8, …, so that the model calls in it can prove themselves.
 
     Args:
-        function: as Keras made it. calls: the model calls. traced: it is, but for the calls named.
+        function: as Keras made it.
+        calls: the model calls.
+        traced: it is, but for the calls named.
         of: what the function is given of its argument.
     """
 

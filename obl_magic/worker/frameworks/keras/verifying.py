@@ -9,8 +9,10 @@ class Verified(BaseException):
     """Ends a training function from inside its fit; not an error, so that no ``except Exception`` keeps it.
 
     Args:
-        steps: the exact logs after each step. weights: arrays by variable path, after the last step.
-        noise: by the same paths, which elements never had a gradient above rounding; a path without any is left out.
+        steps: the exact logs after each step.
+        weights: arrays by variable path, after the last step.
+        noise: by the same paths, which elements never had a gradient above rounding; a path without any is left
+            out.
     """
 
     def __init__(self, steps: list[dict[str, float]], weights: dict[str, Any], noise: dict[str, Any]) -> None:

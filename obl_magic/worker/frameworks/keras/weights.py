@@ -40,8 +40,11 @@ class BestWeights:
     when the function fails or is stopped. With restarts they are written at once, so that none is lost.
 
     Args:
-        world: the collectives; none is called. reporter: is told what was not kept. settings: of the run.
-        folder: of the run, or None: nothing is kept. clock: gives seconds.
+        world: the collectives; none is called.
+        reporter: is told what was not kept.
+        settings: of the run.
+        folder: of the run, or None: nothing is kept.
+        clock: gives seconds.
     """
 
     def __init__(
@@ -66,7 +69,8 @@ class BestWeights:
         """Keeps the weights if no epoch was better; after the user's callbacks.
 
         Args:
-            callbacks: Keras' list of them. fit: the fit under way, with the epoch's exact logs.
+            callbacks: Keras' list of them.
+            fit: the fit under way, with the epoch's exact logs.
         """
         if self._folder is None:
             return
@@ -131,7 +135,9 @@ class InitialWeights:
     """Gives the first model that is fitted the weights of an earlier run.
 
     Args:
-        world: the collectives; none is called. reporter: is told. path: the file of weights, or "": nothing is given.
+        world: the collectives; none is called.
+        reporter: is told.
+        path: the file of weights, or "": nothing is given.
     """
 
     def __init__(self, world: Collectives, reporter: Reporter, path: str) -> None:

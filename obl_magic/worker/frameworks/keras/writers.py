@@ -36,7 +36,9 @@ class Writers:
     """Arranges the callbacks of a fit, an evaluation or a prediction.
 
     Args:
-        world: the collectives. note: says a sentence about the run. own: is told of paths that are this rank's alone.
+        world: the collectives.
+        note: says a sentence about the run.
+        own: is told of paths that are this rank's alone.
     """
 
     def __init__(
