@@ -21,7 +21,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup demo demos test test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
+.PHONY: setup demo demos test test-fast test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -53,6 +53,10 @@ demos: demo
 # told: on a host that stops its processors for seconds at a time a missed deadline is unlikely to be missed twice.
 test: setup lint
 	$(PY) -m pytest --cov
+
+# Everything that needs no ranks, no kernel and no TensorFlow, in a minute and a half: for every change.
+test-fast: setup
+	$(PY) -m pytest -q -n auto -m "not slow and not timing"
 
 # The fast tests and one notebook on real ranks, with the newest and the lowest versions that setup.cfg allows, each in an
 # environment of its own; which versions these were stands in $(BUILD)/versions-newest.txt and $(BUILD)/versions-lowest.txt.

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import uuid
@@ -74,21 +75,68 @@ def _no_world_stands_by() -> Iterator[None]:
         yield
 
 
+class _Acts:
+    """Notices what may leave something behind: processes, and files outside pytest's folders.
+
+    A look at all processes and files costs more than most tests; who has done neither, and has no child that could, is
+    not looked after.
+    """
+
+    STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty"})
+    MAKES = frozenset({"os.mkdir", "os.rename", "os.link", "os.symlink"})
+    WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def __init__(self) -> None:
+        self.seen = True
+        self.children: set[int] = set()
+        self.files: set[Path] = set()
+        sys.addaudithook(self._notice)
+
+    def _notice(self, event: str, args: tuple[object, ...]) -> None:
+        if self.seen:
+            return
+        if event in self.STARTS:
+            self.seen = True
+        elif event == "open":
+            path, _, flags = args
+            self.seen = isinstance(flags, int) and bool(flags & self.WRITES) and not _of_pytest(path)
+        elif event in self.MAKES:
+            self.seen = not _of_pytest(args[0])
+
+    def look(self, temporary: Path) -> None:
+        """Takes what there is for what was there before."""
+        self.children = {child.pid for child in _children() if "resource_tracker" not in _command(child)}
+        self.files = _files(temporary)
+        self.seen = False
+
+
+ACTS = _Acts()
+
+
+def _of_pytest(path: object) -> bool:
+    """Whether a file lies where pytest and Python keep what they write."""
+    name = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
+    return "/pytest-of-" in name or "/__pycache__/" in name or name in ("", os.devnull)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_temporary_folder_of_our_own: Path) -> Iterator[None]:
     """Fails a test that leaves a process or a stray file, and removes what it left."""
+    if ACTS.seen:  # by fixtures that outlive the test
+        ACTS.look(_temporary_folder_of_our_own)
     mark = uuid.uuid4().hex
     before = os.environ.get(MARK)
     os.environ[MARK] = mark
-    children = {child.pid for child in _children()}
-    files = _files(_temporary_folder_of_our_own)
     yield
     if before is None:
         os.environ.pop(MARK, None)
     else:
         os.environ[MARK] = before
-    left = [f"process {p.pid}: {what}" for p, what in _end(_processes(mark, children))]
-    left += [f"file {path}" for path in _stray(_files(_temporary_folder_of_our_own) - files)]
+    if not ACTS.seen and not ACTS.children:
+        return
+    left = [f"process {p.pid}: {what}" for p, what in _end(_processes(mark, ACTS.children))]
+    left += [f"file {path}" for path in _stray(_files(_temporary_folder_of_our_own) - ACTS.files)]
+    ACTS.look(_temporary_folder_of_our_own)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
@@ -114,6 +162,12 @@ def engine(request: pytest.FixtureRequest) -> str:
         if absent and not os.environ.get("CI"):
             pytest.skip(str(problem))
         raise
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _children() -> list[psutil.Process]:

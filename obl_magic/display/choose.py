@@ -27,7 +27,7 @@ def showing_study() -> StudyDisplay:
     from obl_magic.display.notebook import in_notebook
 
     if in_notebook():
-        from obl_magic.display.study.notebook import NotebookStudyDisplay
+        from obl_magic.display.notebook import NotebookStudyDisplay
 
         return NotebookStudyDisplay()
     from obl_magic.display.study.text import TextStudyDisplay
@@ -66,7 +66,7 @@ def show_study(header: StudyRecord, state: StudyState) -> None:
     from obl_magic.display.study.text import study_summary
 
     if in_notebook():
-        from obl_magic.display.study.notebook import study_still
+        from obl_magic.display.notebook import study_still
 
         publish(study_still(header, state))
     else:

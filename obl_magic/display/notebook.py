@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from obl_magic.display.run.html import panel_html, still_html
 from obl_magic.display.run.text import status_line, summary
 from obl_magic.display.run.view import Lines, Pace, View, view
+from obl_magic.display.study.html import study_panel_html, study_still_html
+from obl_magic.display.study.text import study_status_line, study_summary
+from obl_magic.display.study.view import StudyState, StudyView, study_view
 from obl_magic.events.fold import MetricRow, RunState, empty
-from obl_magic.rundir.record import RunRecord
-
-__all__ = ["NotebookDisplay", "in_notebook", "still_html"]
+from obl_magic.rundir.record import RunRecord, StudyRecord
 
 Bundle = dict[str, str]
+
+_V = TypeVar("_V")
 
 
 class Handle(Protocol):
@@ -38,6 +41,42 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+class Panel:
+    """One output of a cell, replaced in place at most four times a second, and only when it looks different.
+
+    Args:
+        show: shows a mime bundle and returns its handle.
+    """
+
+    def __init__(self, show: Callable[[Bundle], Handle]) -> None:
+        self._show = show
+        self._pace = Pace()
+        self._handle: Handle | None = None
+        self._shown: object = None
+
+    def update(self, look: Callable[[], _V], bundle: Callable[[_V], Bundle], now_s: float) -> None:
+        """Shows what there is now, if it is time.
+
+        Args:
+            look: gives the view.
+            bundle: lays it out.
+            now_s: Unix time in seconds.
+        """
+        if self._handle is not None and not self._pace.due(now_s):
+            return
+        shown = look()
+        if shown != self._shown:
+            self._shown = shown
+            self.put(bundle(shown))
+
+    def put(self, bundle: Bundle) -> None:
+        """Shows it now."""
+        if self._handle is None:
+            self._handle = self._show(bundle)
+        else:
+            self._handle.update(bundle, raw=True)
+
+
 class NotebookDisplay:
     """A run as one panel below the cell.
 
@@ -48,18 +87,14 @@ class NotebookDisplay:
     """
 
     def __init__(self, show: Callable[[Bundle], Handle] = publish) -> None:
-        self._show = show
-        self._pace = Pace()
+        self._panel = Panel(show)
         self._lines = {"stdout": Lines(), "stderr": Lines()}
         self._header: RunRecord | None = None
-        self._handle: Handle | None = None
-        self._shown: View | None = None
 
     def begin(self, header: RunRecord) -> None:
         """Shows the panel."""
         self._header = header
-        self._shown = view(header, empty(), header.started_s)
-        self._put(panel_bundle(self._shown))
+        self._panel.update(lambda: view(header, empty(), header.started_s), panel_bundle, header.started_s)
 
     def text(self, rank: int, stream: str, text: str, many: bool) -> None:
         """Writes what a rank printed to the cell's standard output or error."""
@@ -74,24 +109,41 @@ class NotebookDisplay:
         display(dict(data), raw=True, display_id=name or None, update=update)  # type: ignore[no-untyped-call]
 
     def update(self, state: RunState, now_s: float) -> None:
-        """Replaces the panel, at most four times a second, and only if it looks different."""
-        if self._header is None or not self._pace.due(now_s):
-            return
-        shown = view(self._header, state, now_s)
-        if shown != self._shown:
-            self._shown = shown
-            self._put(panel_bundle(shown))
+        """Brings the panel up to date."""
+        if (header := self._header) is not None:
+            self._panel.update(lambda: view(header, state, now_s), panel_bundle, now_s)
 
     def end(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Replaces the panel by the still."""
         if self._header is not None:
-            self._put(still_bundle(self._header, state, rows, now_s))
+            self._panel.put(still_bundle(self._header, state, rows, now_s))
 
-    def _put(self, bundle: Bundle) -> None:
-        if self._handle is None:
-            self._handle = self._show(bundle)
-        else:
-            self._handle.update(bundle, raw=True)
+
+class NotebookStudyDisplay:
+    """A study as one panel below the cell.
+
+    Args:
+        show: shows a mime bundle and returns its handle.
+    """
+
+    def __init__(self, show: Callable[[Bundle], Handle] = publish) -> None:
+        self._panel = Panel(show)
+        self._header: StudyRecord | None = None
+
+    def begin(self, header: StudyRecord) -> None:
+        """Shows the panel."""
+        self._header = header
+        self.update(StudyState(now_s=header.started_s))
+
+    def update(self, state: StudyState) -> None:
+        """Brings the panel up to date."""
+        if (header := self._header) is not None:
+            self._panel.update(lambda: study_view(header, state), study_panel, state.now_s)
+
+    def end(self, state: StudyState) -> None:
+        """Replaces the panel by the still."""
+        if self._header is not None:
+            self._panel.put(study_still(self._header, state))
 
 
 def panel_bundle(shown: View) -> Bundle:
@@ -107,3 +159,18 @@ def still_bundle(
         "text/html": still_html(header, state, rows, now_s),
         "text/plain": summary(header, state, rows, now_s),
     }
+
+
+def study_panel(shown: StudyView) -> Bundle:
+    """The panel for a frontend with HTML, and for one without."""
+    return {"text/html": study_panel_html(shown), "text/plain": study_status_line(shown)}
+
+
+def study_still(header: StudyRecord, state: StudyState) -> Bundle:
+    """The still for a frontend with HTML, and for one without; for a rich representation.
+
+    Args:
+        header: what was known at the start.
+        state: the study now.
+    """
+    return {"text/html": study_still_html(header, state), "text/plain": study_summary(header, state)}

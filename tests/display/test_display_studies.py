@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from obl_magic.display.charts.bars import deltas_svg, importances_svg
 from obl_magic.display.charts.palette import TRAIN, VALIDATION
 from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
+from obl_magic.display.notebook import NotebookStudyDisplay, study_still
 from obl_magic.display.study.html import study_panel_html, study_still_html
-from obl_magic.display.study.notebook import NotebookStudyDisplay, study_still
 from obl_magic.display.study.text import TextStudyDisplay, study_status_line, study_summary
 from obl_magic.display.study.view import (
     LIVE_ROWS,

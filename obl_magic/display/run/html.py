@@ -1,9 +1,4 @@
-"""Lays a view out as HTML that survives in a saved notebook. Pure: view -> str.
-
-Inline styles only, colours that read on light and on dark, no script, no style sheet, no identifiers:
-JupyterLab, VS Code and nbviewer show it as it is; where styles and pictures are stripped (GitHub), what
-is left are sentences and a table.
-"""
+"""Lays a view out as HTML that survives in a saved notebook. Pure: view -> str."""
 
 from __future__ import annotations
 
@@ -11,8 +6,22 @@ from collections.abc import Sequence
 from html import escape
 
 from obl_magic.display.charts.curves import Curve, charts, curves
-from obl_magic.display.charts.palette import ACTIVE, BAD, CAUTION, GOOD, GROUND, LINE, NEUTRAL
+from obl_magic.display.charts.palette import BAD, GROUND, LINE
 from obl_magic.display.charts.svg import chart_svg
+from obl_magic.display.frame import (
+    CELL,
+    FAINT,
+    FIRST,
+    MONO,
+    TONES,
+    alarm,
+    dotted,
+    facts,
+    foot,
+    frame,
+    headline,
+    listed,
+)
 from obl_magic.display.run.view import SHOWN_METRICS, Failure, View, number, shorten, view
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord
@@ -20,24 +29,13 @@ from obl_magic.rundir.record import RunRecord
 _MOST_CHARTS = 4
 _MOST_ROWS = 40
 _MOST_TRACEBACK_LINES = 60
-TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
-MONO = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace)"
-_FRAME = (
-    "box-sizing:border-box;max-width:740px;margin:4px 0;padding:12px 16px 12px;"
-    f"border:1px solid {LINE};border-radius:8px;line-height:1.5;font-size:13px;text-align:left;"
-    "font-family:var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif);"
-    "font-variant-numeric:tabular-nums"
-)
-FAINT = "opacity:.68;font-size:12px"
-FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
-CELL = f"{FIRST};padding-left:24px"
 
 
 def panel_html(shown: View) -> str:
     """The panel of a run that is on its way."""
     return frame(
-        _head(shown),
-        _world(shown),
+        headline(shown.function, shown.status, shown.elapsed),
+        facts((shown.world, shown.engine, shown.batch), shown.digest),
         _bar(shown),
         _where(shown),
         _tiles(shown),
@@ -62,40 +60,16 @@ def still_html(
     shown = view(header, state, now_s)
     drawn = curves(rows)
     return frame(
-        _head(shown),
-        _world(shown),
+        headline(shown.function, shown.status, shown.elapsed),
+        facts((shown.world, shown.engine, shown.batch), shown.digest),
         _failure(shown),
         "" if shown.status.over else _bar(shown),
         "" if shown.status.word == "succeeded" else _where(shown),
         _charts(drawn),
         _table(drawn),
         listed((*shown.remarks, *shown.notes)),
-        _foot(shown),
+        foot(shown.run_id, shown.folder),
     )
-
-
-def frame(*parts: str) -> str:
-    """The box that every panel and still stands in."""
-    inside = "".join(part for part in parts if part)
-    return f'<div class="tex2jax_ignore mathjax_ignore" style="{_FRAME}">{inside}</div>'
-
-
-def _head(shown: View) -> str:
-    colour = TONES[shown.status.tone]
-    how = f"{shown.status.symbol} {shown.status.phrase}"
-    return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
-        f'<span style="{MONO};font-size:15px;font-weight:600">{_esc(shorten(shown.function, 60))}</span> '
-        f'<span style="color:{colour};font-weight:600">{_esc(how)}</span> '
-        f"<span>{_esc(shown.elapsed)}</span></div>"
-    )
-
-
-def _world(shown: View) -> str:
-    facts = [_esc(fact) for fact in (shown.world, shown.engine, shown.batch)]
-    if shown.digest:
-        facts.append(f'<span style="{MONO};font-size:11px">sha256 {_esc(shown.digest)}</span>')
-    return f'<div style="{FAINT}">{dotted(facts)}</div>'
 
 
 def _bar(shown: View) -> str:
@@ -115,8 +89,8 @@ def _where(shown: View) -> str:
     parts = [
         f"epoch {_strong(shown.epoch)}" if shown.epoch else "",
         f"step {_strong(shown.step)}" if shown.step else "",
-        _esc(shown.speed) if not shown.status.over else "",
-        _esc(shown.ranks) if not shown.failure else "",
+        escape(shown.speed) if not shown.status.over else "",
+        escape(shown.ranks) if not shown.failure else "",
     ]
     return f'<div style="font-size:12.5px;margin-top:4px">{dotted(parts)}</div>' if any(parts) else ""
 
@@ -124,9 +98,9 @@ def _where(shown: View) -> str:
 def _tiles(shown: View) -> str:
     """The newest value of each metric, name above number."""
     tiles = [
-        f'<div style="min-width:84px"><div style="{FAINT}" title="{_esc(figure.name)}">'
-        f"{_esc(shorten(figure.name, 24))}</div> "
-        f'<div style="font-size:17px;line-height:1.3;{alarm(figure.text)}">{_esc(figure.text)}</div></div>'
+        f'<div style="min-width:84px"><div style="{FAINT}" title="{escape(figure.name)}">'
+        f"{escape(shorten(figure.name, 24))}</div> "
+        f'<div style="font-size:17px;line-height:1.3;{alarm(figure.text)}">{escape(figure.text)}</div></div>'
         for figure in shown.metrics[:SHOWN_METRICS]
     ]
     more = len(shown.metrics) - SHOWN_METRICS
@@ -141,12 +115,12 @@ def _failure(shown: View) -> str:
     failure = shown.failure
     if failure is None:
         return ""
-    place = f'<div style="{FAINT}">at {_esc(failure.where)}</div>' if failure.where else ""
-    others = f'<div style="{FAINT}">{_esc(failure.others)}</div>' if failure.others else ""
+    place = f'<div style="{FAINT}">at {escape(failure.where)}</div>' if failure.where else ""
+    others = f'<div style="{FAINT}">{escape(failure.others)}</div>' if failure.others else ""
     return (
         f'<div style="margin:10px 0 8px;padding:2px 0 2px 12px;border-left:3px solid {BAD}">'
         f'<div style="{MONO};font-size:12.5px;white-space:pre-wrap;overflow-wrap:anywhere">'
-        f"{_esc(_few_lines(failure.cause, 8))}</div>{place}{others}{_traceback(failure)}</div>"
+        f"{escape(_few_lines(failure.cause, 8))}</div>{place}{others}{_traceback(failure)}</div>"
     )
 
 
@@ -158,7 +132,7 @@ def _traceback(failure: Failure) -> str:
     return (
         f'<details style="margin-top:4px"><summary style="{FAINT};cursor:pointer">traceback</summary>'
         f'<pre style="{MONO};font-size:12px;margin:4px 0 0;padding:0;background:transparent;color:inherit;'
-        f'border:0;white-space:pre-wrap;overflow-wrap:anywhere">{_esc(chr(10).join(kept))}</pre></details>'
+        f'border:0;white-space:pre-wrap;overflow-wrap:anywhere">{escape(chr(10).join(kept))}</pre></details>'
     )
 
 
@@ -199,49 +173,18 @@ def _row(curve: Curve) -> str:
     best = "" if curve.best is None else number(curve.ys[curve.best])
     return (
         '<tr style="background:transparent;border:0">'
-        f'<td style="{FIRST};text-align:left" title="{_esc(curve.name)}">'
-        f"{_esc(shorten(curve.name, 40))}</td>"
-        f'<td style="{CELL};text-align:right;{alarm(last)}">{_esc(last)}</td>'
-        f'<td style="{CELL};text-align:right">{_esc(best)}</td>'
-        f'<td style="{CELL};text-align:left;opacity:.68">{_esc(curve.best_at)}</td></tr>'
+        f'<td style="{FIRST};text-align:left" title="{escape(curve.name)}">'
+        f"{escape(shorten(curve.name, 40))}</td>"
+        f'<td style="{CELL};text-align:right;{alarm(last)}">{escape(last)}</td>'
+        f'<td style="{CELL};text-align:right">{escape(best)}</td>'
+        f'<td style="{CELL};text-align:left;opacity:.68">{escape(curve.best_at)}</td></tr>'
     )
 
 
-def listed(sentences: Sequence[str]) -> str:
-    """Sentences, one below the other."""
-    if not sentences:
-        return ""
-    hanging = "padding-left:14px;text-indent:-14px"
-    lines = "".join(f'<div style="{hanging}">– {_esc(line)}</div>' for line in sentences)
-    return f'<div style="margin-top:8px;font-size:12.5px;overflow-wrap:anywhere">{lines}</div>'
-
-
-def _foot(shown: View) -> str:
-    place = shown.folder or (f"run {shown.run_id}" if shown.run_id else "")
-    if shown.folder and shown.run_id not in shown.folder:
-        place = f"run {shown.run_id} in {shown.folder}"
-    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
-    return f'<div style="{style}">{_esc(place)}</div>' if place else ""
-
-
-def alarm(text: str) -> str:
-    """The style of a number that is none."""
-    return f"color:{BAD};font-weight:600" if text in ("nan", "inf", "-inf") else ""
-
-
 def _strong(text: str) -> str:
-    return f'<span style="font-weight:600">{_esc(text)}</span>'
-
-
-def dotted(parts: Sequence[str]) -> str:
-    """The parts that are not empty, dots between them."""
-    return " · ".join(part for part in parts if part)
+    return f'<span style="font-weight:600">{escape(text)}</span>'
 
 
 def _few_lines(text: str, most: int) -> str:
     lines = [shorten(line, 400) for line in text.split("\n")]
     return "\n".join(lines if len(lines) <= most else [*lines[:most], "…"])
-
-
-def _esc(text: str) -> str:
-    return escape(text, quote=True)

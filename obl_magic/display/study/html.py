@@ -12,7 +12,19 @@ from html import escape
 from obl_magic.display.charts.bars import deltas_svg, importances_svg
 from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE
 from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
-from obl_magic.display.run.html import CELL, FAINT, FIRST, MONO, TONES, alarm, dotted, frame, listed
+from obl_magic.display.frame import (
+    CELL,
+    FAINT,
+    FIRST,
+    MONO,
+    TONES,
+    alarm,
+    dotted,
+    facts,
+    frame,
+    headline,
+    listed,
+)
 from obl_magic.display.run.view import shorten
 from obl_magic.display.study.view import (
     NOTHING,
@@ -35,8 +47,8 @@ _COUNTS = ("parameters", "inputs", "layers")
 def study_panel_html(shown: StudyView) -> str:
     """The panel of a study that is on its way."""
     return frame(
-        _head(shown),
-        _world(shown),
+        headline(shown.function, shown.status, shown.elapsed, shown.aim),
+        facts((shown.world, *shown.method), shown.digest),
         _bar(shown),
         _counts(shown),
         _best(shown),
@@ -51,8 +63,8 @@ def study_still_html(header: StudyRecord, state: StudyState) -> str:
     """What stays of a study in the notebook; of one on its way, what is known so far."""
     shown = study_view(header, state, STILL_ROWS)
     return frame(
-        _head(shown),
-        _world(shown),
+        headline(shown.function, shown.status, shown.elapsed, shown.aim),
+        facts((shown.world, *shown.method), shown.digest),
         _space(shown),
         "" if shown.status.over else _bar(shown),
         _counts(shown),
@@ -62,7 +74,7 @@ def study_still_html(header: StudyRecord, state: StudyState) -> str:
         _trials(shown),
         _components(shown),
         listed(shown.remarks),
-        _foot(shown),
+        foot(shown.study_id, shown.folder, "study"),
     )
 
 
@@ -82,24 +94,6 @@ def _side_by_side(*pictures: str) -> str:
         if inside
         else ""
     )
-
-
-def _head(shown: StudyView) -> str:
-    how = f"{shown.status.symbol} {shown.status.phrase}"
-    return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
-        f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(shown.function, 60))}</span> '
-        f"<span>{escape(shown.aim)}</span> "
-        f'<span style="color:{TONES[shown.status.tone]};font-weight:600">{escape(how)}</span> '
-        f"<span>{escape(shown.elapsed)}</span></div>"
-    )
-
-
-def _world(shown: StudyView) -> str:
-    facts = [escape(fact) for fact in (shown.world, *shown.method)]
-    if shown.digest:
-        facts.append(f'<span style="{MONO};font-size:11px">sha256 {escape(shown.digest)}</span>')
-    return f'<div style="{FAINT}">{dotted(facts)}</div>'
 
 
 def _space(shown: StudyView) -> str:
@@ -250,11 +244,3 @@ def _symbol(of: Mark) -> str:
 
 def _scrolling(table: str) -> str:
     return f'<div style="overflow:auto;max-height:520px">{table}</div>'
-
-
-def _foot(shown: StudyView) -> str:
-    place = f"study {shown.study_id}" + (f" in {shown.folder}" if shown.folder else "")
-    if shown.study_id in shown.folder:
-        place = shown.folder
-    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
-    return f'<div style="{style}">{escape(place)}</div>'

@@ -1,0 +1,98 @@
+"""What every panel and still is made of: the frame, the headline, facts, sentences, the foot. Pure: values -> str.
+
+Inline styles only, colours that read on light and on dark, no script, no style sheet, no identifiers:
+JupyterLab, VS Code and nbviewer show it as it is; where styles and pictures are stripped (GitHub), what
+is left are sentences and tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from obl_magic.display.charts.palette import ACTIVE, BAD, CAUTION, GOOD, LINE, NEUTRAL
+from obl_magic.display.run.view import Status, shorten
+
+TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
+MONO = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace)"
+_FRAME = (
+    "box-sizing:border-box;max-width:740px;margin:4px 0;padding:12px 16px 12px;"
+    f"border:1px solid {LINE};border-radius:8px;line-height:1.5;font-size:13px;text-align:left;"
+    "font-family:var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif);"
+    "font-variant-numeric:tabular-nums"
+)
+FAINT = "opacity:.68;font-size:12px"
+FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
+CELL = f"{FIRST};padding-left:24px"
+
+
+def frame(*parts: str) -> str:
+    """The box that every panel and still stands in."""
+    inside = "".join(part for part in parts if part)
+    return f'<div class="tex2jax_ignore mathjax_ignore" style="{_FRAME}">{inside}</div>'
+
+
+def headline(function: str, status: Status, elapsed: str, aim: str = "") -> str:
+    """Whose panel it is and how it stands.
+
+    Args:
+        function: the training function's name.
+        status: how it stands.
+        elapsed: since when.
+        aim: of a study: what it is for.
+    """
+    how = f"{status.symbol} {status.phrase}"
+    between = f"<span>{escape(aim)}</span> " if aim else ""
+    return (
+        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
+        f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(function, 60))}</span> {between}'
+        f'<span style="color:{TONES[status.tone]};font-weight:600">{escape(how)}</span> '
+        f"<span>{escape(elapsed)}</span></div>"
+    )
+
+
+def facts(said: Sequence[str], digest: str) -> str:
+    """One faint line of facts, the function's digest last.
+
+    Args:
+        said: the facts; empty ones are left out.
+        digest: first digits of the sha256, or "".
+    """
+    parts = [escape(fact) for fact in said]
+    if digest:
+        parts.append(f'<span style="{MONO};font-size:11px">sha256 {escape(digest)}</span>')
+    return f'<div style="{FAINT}">{dotted(parts)}</div>'
+
+
+def listed(sentences: Sequence[str]) -> str:
+    """Sentences, one below the other."""
+    if not sentences:
+        return ""
+    hanging = "padding-left:14px;text-indent:-14px"
+    lines = "".join(f'<div style="{hanging}">– {escape(line)}</div>' for line in sentences)
+    return f'<div style="margin-top:8px;font-size:12.5px;overflow-wrap:anywhere">{lines}</div>'
+
+
+def foot(run_id: str, folder: str, noun: str = "run") -> str:
+    """Where it is kept.
+
+    Args:
+        run_id: of the run or study.
+        folder: as the user would type it, or "".
+        noun: which of them it is.
+    """
+    place = folder or (f"{noun} {run_id}" if run_id else "")
+    if folder and run_id not in folder:
+        place = f"{noun} {run_id} in {folder}"
+    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
+    return f'<div style="{style}">{escape(place)}</div>' if place else ""
+
+
+def alarm(text: str) -> str:
+    """The style of a number that is none."""
+    return f"color:{BAD};font-weight:600" if text in ("nan", "inf", "-inf") else ""
+
+
+def dotted(parts: Sequence[str]) -> str:
+    """The parts that are not empty, dots between them."""
+    return " · ".join(part for part in parts if part)
