@@ -12,6 +12,8 @@ from obl_magic.errors import OblError, UsageProblem
 from obl_magic.notebook.commands import argument_value
 from obl_magic.notebook.options import typed
 from obl_magic.options import OPTIONS
+from obl_magic.setup import doctor as rooms
+from obl_magic.setup.install_horovod import install
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Prints what works here, what is missing, and what mends it."""
-    from obl_magic.setup import doctor as rooms
-
     checks = rooms.examine()
     print(rooms.table_text(checks))
     return 0 if rooms.is_well(checks) else 1
@@ -43,8 +43,6 @@ def doctor(options: argparse.Namespace) -> int:
 
 def install_horovod(options: argparse.Namespace) -> int:
     """Builds Horovod for the TensorFlow that is installed."""
-    from obl_magic.setup.install_horovod import install
-
     install(gpu=options.gpu, force=options.force)
     return 0
 

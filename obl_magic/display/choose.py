@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from obl_magic.display.notebook import (
+    NotebookDisplay,
+    NotebookStudyDisplay,
+    in_notebook,
+    publish,
+    still_bundle,
+    study_still,
+)
+from obl_magic.display.run.text import TextDisplay, summary
 from obl_magic.display.run.view import Display
+from obl_magic.display.study.text import TextStudyDisplay, study_summary
 from obl_magic.display.study.view import StudyDisplay, StudyState
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord, StudyRecord
@@ -13,24 +23,16 @@ from obl_magic.rundir.record import RunRecord, StudyRecord
 
 def showing() -> Display:
     """A new display for one run."""
-    from obl_magic.display.notebook import NotebookDisplay, in_notebook
-
     if in_notebook():
         return NotebookDisplay()
-    from obl_magic.display.run.text import TextDisplay
 
     return TextDisplay()
 
 
 def showing_study() -> StudyDisplay:
     """A new display for one study."""
-    from obl_magic.display.notebook import in_notebook
-
     if in_notebook():
-        from obl_magic.display.notebook import NotebookStudyDisplay
-
         return NotebookStudyDisplay()
-    from obl_magic.display.study.text import TextStudyDisplay
 
     return TextStudyDisplay()
 
@@ -44,16 +46,11 @@ def current_cell() -> int | None:
 
 def keeps_worlds_ready() -> bool:
     """Whether somebody sits here who will run the next cell: in a notebook, not in a script."""
-    from obl_magic.display.notebook import in_notebook
-
     return in_notebook()
 
 
 def show_still(header: RunRecord, state: RunState, rows: Sequence[MetricRow]) -> None:
     """Shows a run as it is now, once."""
-    from obl_magic.display.notebook import in_notebook, publish, still_bundle
-    from obl_magic.display.run.text import summary
-
     if in_notebook():
         publish(still_bundle(header, state, rows, None))
     else:
@@ -62,12 +59,7 @@ def show_still(header: RunRecord, state: RunState, rows: Sequence[MetricRow]) ->
 
 def show_study(header: StudyRecord, state: StudyState) -> None:
     """Shows a study as it is now, once."""
-    from obl_magic.display.notebook import in_notebook, publish
-    from obl_magic.display.study.text import study_summary
-
     if in_notebook():
-        from obl_magic.display.notebook import study_still
-
         publish(study_still(header, state))
     else:
         sys.stdout.write(study_summary(header, state) + "\n")
@@ -75,8 +67,6 @@ def show_study(header: StudyRecord, state: StudyState) -> None:
 
 def show_table(text: str, html: str) -> None:
     """Shows a small table once."""
-    from obl_magic.display.notebook import in_notebook, publish
-
     if in_notebook():
         publish({"text/html": html, "text/plain": text})
     else:

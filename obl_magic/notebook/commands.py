@@ -10,10 +10,21 @@ from typing import Any
 
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import OblError, UsageProblem
+from obl_magic.export import export as write
+from obl_magic.launch.on_ranks import wanted
+from obl_magic.notebook.attach import attach as show_again
+from obl_magic.notebook.attach import attach_study
 from obl_magic.notebook.options import misplaced
+from obl_magic.notebook.prune import prunable, remove, told
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
 from obl_magic.rundir.record import RunRecord
+from obl_magic.runs.run import LIVE, Run, glance
+from obl_magic.setup import doctor
+from obl_magic.setup.doctor import choose_engine
+from obl_magic.specs import parse_components, parse_space
+from obl_magic.study.find import is_study, open_results
+from obl_magic.world.standby import STANDBY
 
 WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor")
 _WHEN = "%Y-%m-%d %H:%M:%S"
@@ -109,8 +120,6 @@ def _when_of(stamp: str) -> str:
 
 
 def _row_of_a_run(folder: Any) -> dict[str, Any]:
-    from obl_magic.runs.run import glance
-
     told, (status, total_s) = folder.record(), glance(folder)
     return {
         "run": folder.id, "function": told.function, "status": status,
@@ -121,8 +130,6 @@ def _row_of_a_run(folder: Any) -> dict[str, Any]:
 
 
 def _row_of_a_study(folder: Any) -> dict[str, Any]:
-    from obl_magic.study.find import open_results
-
     study = open_results(folder)
     told = study.record
     engine = told.engine or ("alone" if told.workers else "inline")
@@ -148,16 +155,12 @@ def _origin(record: RunRecord) -> str:
 
 def doctor_table() -> Table:
     """What works here, and what mends the rest."""
-    from obl_magic.setup import doctor
-
     checks = doctor.examine()
     return Table(doctor.table_text(checks), doctor.table_html(checks))
 
 
 def stop(name: str | None) -> Any:
     """Stops a live run: the named one, or the only one."""
-    from obl_magic.runs.run import LIVE
-
     running = {run_id: run for run_id, run in LIVE.items() if run.status == "running"}
     if name is None and len(running) == 1:
         name = next(iter(running))
@@ -176,10 +179,6 @@ def stop(name: str | None) -> Any:
 
 def attach(rest: Sequence[str]) -> Any:
     """Shows a run or a study again: the named one, the newest run under way, or the newest."""
-    from obl_magic.notebook.attach import attach as show_again
-    from obl_magic.notebook.attach import attach_study
-    from obl_magic.study.find import is_study
-
     if len(rest) > 1:
         raise UsageProblem("%oblivious attach " + " ".join(rest), "one run", "%oblivious attach RUN")
     if rest and is_study(rest[0]):
@@ -189,8 +188,6 @@ def attach(rest: Sequence[str]) -> Any:
 
 def export(rest: Sequence[str], namespace: Mapping[str, Any] | None) -> str:
     """Writes a script that reproduces a run; the sentence that says so."""
-    from obl_magic.export import export as write
-
     if len(rest) != 2:
         raise UsageProblem(
             " ".join(["%oblivious export", *rest]), "a run and a file", "%oblivious export RUN train.py"
@@ -204,8 +201,6 @@ def prune(rest: Sequence[str], keep: int | None, older_days: float | None, dry_r
     Raises:
         UsageProblem: it is not said what stays. SetupProblem: a folder cannot be removed.
     """
-    from obl_magic.notebook.prune import prunable, remove, told
-
     if rest:
         raise UsageProblem(
             " ".join(["%oblivious prune", *rest]), "--keep N or --older DAYS", "%oblivious prune --keep 20"
@@ -226,8 +221,6 @@ def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:
     Raises:
         UsageProblem: neither a size nor ``off``. SetupProblem: there is no MPI, or the engine does not work here.
     """
-    from obl_magic.world.standby import STANDBY
-
     if list(rest) == ["off"] and workers is None:
         STANDBY.allowed = False
         STANDBY.drop()
@@ -242,8 +235,6 @@ def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:
     if workers is None:
         waiting = STANDBY.ranks
         return f"{waiting} rank{'s' if waiting > 1 else ''} stand by" if waiting else "no world stands by"
-    from obl_magic.launch.on_ranks import wanted
-    from obl_magic.setup.doctor import choose_engine
 
     STANDBY.allowed = True
     chosen = choose_engine(engine).engine
@@ -284,8 +275,6 @@ def kind_of(options: Any) -> str:
     Raises:
         UsageProblem: options that do not go together, or a spec that cannot be read.
     """
-    from obl_magic.specs import parse_components, parse_space
-
     searches = [name for name in _ASKS_FOR_A_SEARCH if getattr(options, name) is not None]
     ablates = [name for name in _ASKS_FOR_AN_ABLATION if getattr(options, name) is not None]
     if searches and ablates:
@@ -331,8 +320,6 @@ def spec_of(what: str, text: str | None, name: str | None, names: Mapping[str, A
 
 
 def _resumes_a_search(name: str | None) -> bool:
-    from obl_magic.study.find import is_study
-
     return name is not None and is_study(name)
 
 
@@ -349,8 +336,6 @@ def check_before_the_cell(workers: int | None, engine: str) -> None:
 
 
 def _logs(rest: Sequence[str], rank: int) -> str:
-    from obl_magic.runs.run import Run
-
     if len(rest) != 1:
         raise UsageProblem(
             "%oblivious logs " + " ".join(rest), "one run's id", "%oblivious logs RUN --rank 0"

@@ -13,6 +13,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
 
+from obl_magic.api.run import run
+from obl_magic.api.study import ablate, search
+from obl_magic.capture.function_source import read_cell
 from obl_magic.errors import OblError, UsageProblem
 from obl_magic.notebook import commands
 from obl_magic.notebook.options import completions, given, typed
@@ -137,22 +140,18 @@ class ObliviousMagics(Magics):
         text = "".join(linecache.getlines(filename))
         number = getattr(self._shell.compile, "_filename_map", {}).get(filename)
         if number is None:
-            from obl_magic.capture.function_source import read_cell
-
             return read_cell(filename)
         return CellSource(filename, f"In [{number}]", text)
 
 
 def _run(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.api.run import run
 
     return run(function, **given("run", options), **notebook)
 
 
 def _search(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.api.study import search
 
     space = commands.spec_of("space", options.search, options.space, names)
     return search(function, space, out=options.out or "", **given("search", options), **notebook)
@@ -160,7 +159,6 @@ def _search(function: Any, options: Any, names: dict[str, Any], notebook: dict[s
 
 def _ablate(function: Any, options: Any, names: dict[str, Any], notebook: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    from obl_magic.api.study import ablate
 
     study = commands.spec_of("study", options.ablate, options.study, names)
     return ablate(function, study, out=options.out or "", **given("ablate", options), **notebook)

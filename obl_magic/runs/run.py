@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from obl_magic.display.choose import current_cell, show_still
+from obl_magic.display.run.text import summary
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
 from obl_magic.events.fold import SINGLE_STEP, RunState, empty, fold_all
@@ -364,14 +366,10 @@ class Run:
         self._error = error
 
     def __repr__(self) -> str:
-        from obl_magic.display.run.text import summary
-
         return summary(self.record, self._state, epoch_rows(self.ledger.rows))
 
     def _ipython_display_(self) -> None:
         """Shows the run as a still, but not a second time in the cell where its panel is."""
-        from obl_magic.display.choose import current_cell, show_still
-
         here, self.shown_in = self.shown_in, None
         if here is not None and here == current_cell():
             return

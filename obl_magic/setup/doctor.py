@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.launchers import mpirun
 from obl_magic.setup import install_horovod
 from obl_magic.world.cores import cores
 
@@ -80,8 +81,6 @@ class Installed:
 
 def look(environ: Mapping[str, str] = os.environ) -> Installed:
     """Looks at what is installed, in some 20 ms."""
-    from obl_magic.launchers import mpirun
-
     return Installed(
         tensorflow=install_horovod.tensorflow_version(),
         horovod=_version("horovod"),

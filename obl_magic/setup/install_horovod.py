@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic.errors import SetupProblem
+from obl_magic.launchers import mpirun as launcher
+from obl_magic.world.cores import cores
 
 HOROVOD = "0.28.1"
 BUILD_TIMEOUT_S = 3600.0
@@ -120,8 +122,6 @@ def install(gpu: bool = False, force: bool = False, say: Callable[[str], None] =
     Raises:
         SetupProblem: something that the build needs is missing, or the build or its trial failed.
     """
-    from obl_magic.launchers import mpirun as launcher
-
     tensorflow = require_tensorflow(gpu)
     mpi = launcher.require()
     mpi_name = f"{mpi.flavour} {mpi.version}"
@@ -393,9 +393,6 @@ def verify(ranks: int = 2, timeout_s: float = VERIFY_TIMEOUT_S) -> None:
     Raises:
         SetupProblem: it failed or did not end in time; the sentence ends with its last lines.
     """
-    from obl_magic.launchers import mpirun as launcher
-    from obl_magic.world.cores import cores
-
     mpi = launcher.require()
     here = cores()
     program = [sys.executable, "-c", VERIFY_PROGRAM]

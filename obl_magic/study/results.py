@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from obl_magic.display.choose import current_cell, show_study
+from obl_magic.display.study.text import study_summary
 from obl_magic.display.study.view import ComponentRow, StudyState, TrialRow
 from obl_magic.events.fold import RunState
 from obl_magic.rundir import RunDir, StudyDir
@@ -211,14 +213,10 @@ class Results:
         return {}
 
     def __repr__(self) -> str:
-        from obl_magic.display.study.text import study_summary
-
         return study_summary(self.record, self.shown())
 
     def _ipython_display_(self) -> None:
         """Shows the study as a still, but not a second time in the cell where its panel is."""
-        from obl_magic.display.choose import current_cell, show_study
-
         here, self.shown_in = self.shown_in, None
         if here is None or here != current_cell():
             show_study(self.record, self.shown())

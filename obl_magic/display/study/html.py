@@ -21,6 +21,7 @@ from obl_magic.display.frame import (
     alarm,
     dotted,
     facts,
+    foot,
     frame,
     headline,
     listed,
