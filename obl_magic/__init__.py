@@ -54,13 +54,13 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Called by ``%load_ext obl_magic``."""
-    from obl_magic.notebook import magics
+    from obl_magic.notebook import magics  # it imports IPython
 
     magics.load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Called by ``%unload_ext obl_magic``: the magics go."""
-    from obl_magic.notebook import magics
+    from obl_magic.notebook import magics  # it imports IPython
 
     magics.unload(ipython)

@@ -120,3 +120,28 @@ def test_no_module_reaches_into_anothers_underscore_names() -> None:
         and any(name in names for other, names in own.items() if other != path)
     ]  # fmt: skip
     assert reached == []
+
+
+WHEN_FIRST_USED = {
+    "IPython", "cloudpickle", "keras", "matplotlib", "ml_dtypes", "mpi4py", "numpy", "optuna", "pandas", "scipy",
+    "sklearn", "tensorflow",
+}  # fmt: skip
+"""Libraries that take long to import, or that may be missing."""
+
+
+def test_what_is_imported_inside_a_function_says_why() -> None:
+    """Beside it, unless it is a library that is imported when it is first used."""
+    silent = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        lines = text.splitlines()
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        inside = {node for each in functions for node in ast.walk(each)}
+        for node in inside:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                if (name or "").partition(".")[0] not in WHEN_FIRST_USED and "  # " not in lines[
+                    node.lineno - 1
+                ]:
+                    silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}")
+    assert silent == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
@@ -27,8 +28,6 @@ _PYTHONS = (
 
 def read() -> dict[str, Any]:
     """The filters, first come first, as plain values; a class of the user's as itself."""
-    import logging
-
     return {
         "filters": tuple(_plain(each) for each in warnings.filters),
         "logging.captureWarnings": getattr(logging, "_warnings_showwarning", None) is not None,
@@ -43,8 +42,6 @@ def defaults() -> dict[str, Any]:
 
 def write(values: Mapping[str, Any]) -> None:
     """Sets the filters; those whose category is not imported here are left out, nothing can be of them yet."""
-    import logging
-
     if "filters" in values and tuple(map(_plain, warnings.filters)) != values["filters"]:
         found = [each for each in map(_filter, values["filters"]) if each is not None]
         _set(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -353,6 +354,4 @@ def _unquoted(text: str) -> str:
 
 
 def _both(text: str) -> tuple[str, str]:
-    import html
-
     return text, f"<pre>{html.escape(text)}</pre>"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -101,8 +102,6 @@ def _remake(
 
 def _build(obj: Any, builds: list[Any]) -> None:
     """Makes the variables of an object and of all layers inside it, which may come into being meanwhile."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, config in enumerate(builds):

@@ -6,7 +6,9 @@ and nobody else can write them. A sticky folder, as /tmp is, lets others add but
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,8 +89,6 @@ def _foreign(path: Path) -> tuple[str, str]:
 
 
 def _name(uid: int) -> str:
-    import pwd
-
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -97,9 +97,6 @@ def _name(uid: int) -> str:
 
 def _is_own_group(gid: int) -> bool:
     """Whether a group has the user as its only member, as most Linux systems make one for each user."""
-    import grp
-    import pwd
-
     try:
         me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:

@@ -73,14 +73,14 @@ class Study(Results):
     @property
     def optuna(self) -> optuna.Study:
         """Optuna's study, over the journal in the study's folder: for its dashboard, plots and importances."""
-        from obl_magic.study.plan.search import open_study
+        from obl_magic.study.plan.search import open_study  # it imports Optuna
 
         return open_study(self.folder.journal, self.id)
 
     @property
     def importances(self) -> dict[str, float]:
         """How much of the quantity's variance each parameter explains, largest first; empty where that is unknown."""
-        from obl_magic.study.plan.search import importances_of
+        from obl_magic.study.plan.search import importances_of  # it imports Optuna
 
         return importances_of(self.optuna)
 

@@ -82,8 +82,8 @@ def call(
         adapter: list[Any] = []
 
         def connect() -> None:
-            from obl_magic.worker.frameworks.keras import adapter as keras_adapter
-            from obl_magic.worker.frameworks.keras import randomness
+            from obl_magic.worker.frameworks.keras import adapter as keras_adapter  # it imports Keras
+            from obl_magic.worker.frameworks.keras import randomness  # it imports Keras
 
             world = connections.get(job.engine)
             contexts.callback(connections.done)
@@ -308,7 +308,7 @@ def _whole(value: int) -> int | str:
 def tidy() -> None:
     """Clears what a job has left in the frameworks, before the next one."""
     if "keras" in sys.modules:
-        from obl_magic.worker.frameworks.keras.clearing import clear
+        from obl_magic.worker.frameworks.keras.clearing import clear  # it imports Keras
 
         clear()
     gc.collect()

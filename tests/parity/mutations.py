@@ -144,6 +144,8 @@ ORDEALS = {
     "data differ": _data_differ,
     "data differ, unseen": _data_differ_unseen,
 }
+SLUGS = {name.replace(",", "").replace("'", "").replace(" ", "-"): name for name in FAULTS}
+"""Faults as they are written behind a case."""
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Runs the cases, all in one training function, in one world; or alone, without the package.
 
-``python suite.py FOLDER [--workers N --engine E] [--cases a,b] [--mutation NAME]`` leaves one file per case and
+``python suite.py FOLDER [--workers N --engine E] [--cases a,b] [--mutation NAME]`` (a case with a fault of its own is
+written ``case@fault``) leaves one file per case and
 rank in the folder, so that what was finished survives a world that hangs or dies.
 """
 
@@ -64,14 +65,15 @@ def suite(names=(), functions=None, workers=1, limit_s=LIMIT_S, mutation=None):
     folder = Path("outcomes")
     folder.mkdir(exist_ok=True)
     done = {}
-    with mutations.applied(mutation, rank):
-        for number, name in enumerate(names):
+    for number, name in enumerate(names):
+        case, _, fault = name.partition("@")
+        with mutations.applied(mutations.SLUGS.get(fault, mutation), rank):
             keras.utils.clear_session(free_memory=number % 10 == 9)  # that takes half a second
             faulthandler.dump_traceback_later(limit_s, exit=True)
             Path(folder, f"{name}.{rank}.began").touch()
             began = time.perf_counter()
             try:
-                outcome = {"value": compare.flat(functions[name]())}
+                outcome = {"value": compare.flat(functions[case]())}
             except Exception as error:
                 outcome = {
                     "error": f"{type(error).__name__}: {error}"[:2000],
@@ -114,7 +116,7 @@ def main() -> None:
         before()
         arguments = {
             "names": now,
-            "functions": {name: functions[name] for name in now},
+            "functions": {name.partition("@")[0]: functions[name.partition("@")[0]] for name in now},
             "workers": given.workers or 1,
             "mutation": given.mutation,
         }
@@ -138,7 +140,7 @@ def _rounds(names, functions):
     """The cases in the order given; after them, in runs of their own, those of modules with an earlier cell."""
     cells = {}
     for name in names:
-        module = sys.modules[functions[name].__module__]
+        module = sys.modules[functions[name.partition("@")[0]].__module__]
         cells.setdefault(getattr(module, EARLIER_CELL, _no_earlier_cell), []).append(name)
     return sorted(((now, cell) for cell, now in cells.items()), key=lambda r: r[1] is not _no_earlier_cell)
 

@@ -102,7 +102,7 @@ def _numbered_afresh(model: Any, before: Mapping[str, int]) -> dict[str, str]:
         before: Keras' counts when the model's making began; only what was counted since then is numbered by
             Keras.
     """
-    from obl_magic.worker.ablation import layers
+    from obl_magic.worker.ablation import layers  # it imports Keras
 
     after = _counters() or {}
     names = {}
@@ -289,7 +289,7 @@ class _Between:
         if component is None:
             return model
         if self._takes_layers() and (component.kind == "layer" or set(component.members) <= set(names)):
-            from obl_magic.worker.ablation import layers
+            from obl_magic.worker.ablation import layers  # it imports Keras
 
             # an unknown name is left to the surgery to refuse
             model = layers.without_layers(model, [names.get(name, name) for name in component.members])
@@ -315,14 +315,14 @@ def _parameters(model: Any) -> int | None:
 
 
 def _layers(model: Any) -> list[str]:
-    from obl_magic.worker.ablation import layers
+    from obl_magic.worker.ablation import layers  # it imports Keras
 
     return layers.layer_names(model)
 
 
 def _fitted(model: Any, before: int | None, members: Sequence[str], labelled: bool) -> Any:
     """A model for data without some features; a label among the data's columns is none of the model's inputs."""
-    from obl_magic.worker.ablation import layers
+    from obl_magic.worker.ablation import layers  # it imports Keras
 
     if labelled and before is not None and layers.input_width(model) != before:
         before -= 1
@@ -636,7 +636,7 @@ def _try_layers(component: Component, model: Any, data: Any, numbered: Mapping[s
             f"model_fn returned a {type(model).__name__}, which has no Keras layers to take away",
             "return the Keras model itself from model_fn, or use models=NAME or flags=NAME",
         )
-    from obl_magic.worker.ablation import layers
+    from obl_magic.worker.ablation import layers  # it imports Keras
 
     sample = None if data is None else features.shape(data)
     with fresh_names():

@@ -490,7 +490,7 @@ def _of_py_dataset(data: Any) -> _Table | None:
         return None
 
     def kept(keep: Sequence[int]) -> Any:
-        from obl_magic.worker.ablation.narrowed import Narrowed
+        from obl_magic.worker.ablation.narrowed import Narrowed  # it imports Keras
 
         return Narrowed(data, functools.partial(narrowed_batch, there=tuple(there), keep=tuple(keep)))
 
