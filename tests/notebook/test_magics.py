@@ -857,11 +857,10 @@ def test_every_option_of_the_magic_reaches_the_run(monkeypatch: pytest.MonkeyPat
     """What a user types is not dropped on the way."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    from obl_magic.launch import one_run
     from obl_magic.notebook import magics
 
     got: dict[str, object] = {}
-    monkeypatch.setattr(one_run, "run", lambda function, **options: got.update(options))
+    monkeypatch.setattr(magics, "run", lambda function, **options: got.update(options))
     shell = InteractiveShell()
     magics.load(shell)
     options = (

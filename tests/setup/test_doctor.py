@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -203,8 +204,11 @@ def test_it_is_well_only_with_an_engine_and_nothing_wrong() -> None:
     assert not doctor.is_well([missing])
 
 
-def test_the_text_table_is_aligned_and_gives_commands_a_line_of_their_own() -> None:
-    """As it is printed in a terminal."""
+def test_the_text_table_is_aligned_and_gives_commands_a_line_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it is printed in a terminal whose Python is this one."""
+    monkeypatch.setattr("shutil.which", lambda name: sys.executable)
     checks = [
         doctor.Check("MPI", "ok", "Open MPI 5.0.11"),
         doctor.Check("Horovod", "missing", "Horovod is not installed", "python -m obl_magic install-horovod"),
@@ -253,3 +257,28 @@ def test_searches_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda distribution: None)
     check = doctor._optuna()
     assert (check.status, check.mend) == ("note", 'python -m pip install "optuna>=4,<6"')
+
+
+def test_a_command_names_this_python_where_the_shells_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it works as printed, in whatever way the package was installed."""
+    command = "python -m obl_magic install-horovod"
+    here = tmp_path / "an environment" / "python"
+    here.parent.mkdir()
+    here.write_text("#!/bin/sh\n")
+    here.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(here))
+    monkeypatch.setenv("PATH", str(here.parent))
+    assert doctor.as_typed(command) == command
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.as_typed(command) == f"'{here}' -m obl_magic install-horovod"
+    checks = [doctor.Check("Horovod", "missing", "not here", command)]
+    assert f"do: '{here}' -m obl_magic install-horovod" in doctor.table_text(checks)
+    assert f"{here}" in doctor.table_html(checks)
+
+
+def test_the_tensorflow_that_the_doctor_names_is_that_of_the_extra() -> None:
+    """The package may not be where pip looks for it."""
+    (of_cpu,) = [each for each in metadata.requires("obl_magic") or () if each.startswith("tensorflow-cpu")]
+    assert of_cpu.partition(";")[0].strip() in doctor.INSTALL_TENSORFLOW
