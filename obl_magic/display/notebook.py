@@ -108,7 +108,7 @@ class NotebookDisplay:
 
         display(dict(data), raw=True, display_id=name or None, update=update)  # type: ignore[no-untyped-call]
 
-    def update(self, state: RunState, now_s: float) -> None:
+    def update(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Brings the panel up to date."""
         if (header := self._header) is not None:
             self._panel.update(lambda: view(header, state, now_s), panel_bundle, now_s)

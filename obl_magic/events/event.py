@@ -164,6 +164,7 @@ class Heartbeat(Event):
         waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
         source: the text of the line ``where``, or "".
         memory_bytes: of the machine's memory, what this rank alone has in use; None where it is not known.
+        cores: how many processors it kept busy since the last beat, or None.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -176,6 +177,7 @@ class Heartbeat(Event):
     waited: float | None = None
     source: str = ""
     memory_bytes: int | None = None
+    cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ class Result(Event):
         size_bytes: its size.
         first_step_s: Unix time of the end of the first training step, or None.
         returned: what is short of it: a dict's numbers and texts by key, or a bare number as ``value``.
+        told: what it is, in a few words.
     """
 
     kind: ClassVar[str] = "result"
@@ -194,6 +197,7 @@ class Result(Event):
     size_bytes: int
     first_step_s: float | None
     returned: dict[str, Any] = field(default_factory=dict)
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class RankState:
         waits: it is in a step or a collective at that place.
         fitting: it is inside a Keras ``fit``.
         memory_bytes: the most memory that it was seen to have in use for itself.
+        cores: how many processors it kept busy lately, or None.
         step_s: seconds a step takes.
         waited: share of that it waits for other ranks, 0 to 1.
     """
@@ -70,6 +71,7 @@ class RankState:
     waited: float | None = None
     source: str = ""
     memory_bytes: int = 0
+    cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class RunState:
     Attributes:
         ranks: by rank.
         progress: the last progress of a fit, or None.
+        trains: the first progress of this world, or None.
         latest: newest value by name.
         notes: sentences by code, in order.
         failures: in order of arrival, first cause first.
@@ -102,11 +105,13 @@ class RunState:
         ready_s: Unix time at which the last rank started.
         restarts: worlds that failed and were replaced.
         returned: what is short of rank 0's value.
+        told: what that value is, in a few words.
         trained: what a run of an ablation study trains, or None.
     """
 
     ranks: dict[int, RankState]
     progress: Progress | None = None
+    trains: Progress | None = None
     latest: dict[str, float] | None = None
     notes: tuple[Note, ...] = ()
     failures: tuple[Failed, ...] = ()
@@ -119,6 +124,7 @@ class RunState:
     ready_s: float | None = None
     restarts: int = 0
     returned: dict[str, Any] | None = None
+    told: str = ""
     trained: Trained | None = None
 
 
@@ -140,7 +146,8 @@ def fold(state: RunState, event: Event) -> RunState:
             return replace(state, engine=event.engine, ready_s=max(state.ready_s or 0.0, event.time_s))
         case Progress():
             state = _rank(_moved(state, event), event.rank, step=event.stepped)
-            return replace(state, progress=event, latest={**(state.latest or {}), **event.logs})
+            latest = {**(state.latest or {}), **event.logs}
+            return replace(state, progress=event, trains=state.trains or event, latest=latest)
         case Metric():
             return _fold_metrics(state, [event])
         case Log():
@@ -163,13 +170,15 @@ def fold(state: RunState, event: Event) -> RunState:
                 step_s=known.step_s if event.step_s is None else event.step_s,
                 waited=known.waited if event.waited is None else event.waited,
                 memory_bytes=max(known.memory_bytes, event.memory_bytes or 0),
+                cores=known.cores if event.cores is None else event.cores,
             )  # fmt: skip
         case Result():
             state = _moved(state, event)
             state = _rank(state, event.rank, state="returned", first_step_s=event.first_step_s)
             returned = event.returned if event.rank == 0 else state.returned
+            told = event.told if event.rank == 0 else state.told
             return replace(
-                state, results={**(state.results or {}), event.rank: event.file}, returned=returned
+                state, results={**(state.results or {}), event.rank: event.file}, returned=returned, told=told
             )
         case Trained():
             return replace(state, trained=event)
@@ -178,7 +187,8 @@ def fold(state: RunState, event: Event) -> RunState:
             return replace(state, failures=(*state.failures, event))
         case Restarted():
             return replace(
-                state, ranks={}, progress=None, failures=(), results=None, ready_s=None, restarts=event.attempt,
+                state, ranks={}, progress=None, trains=None, failures=(), results=None, ready_s=None,
+                restarts=event.attempt,
                 notes=(*state.notes, Note(event.rank, event.time_s, _again(event), f"restart-{event.attempt}")),
             )  # fmt: skip
         case Ended():
@@ -212,14 +222,6 @@ def _fold_metrics(state: RunState, metrics: Sequence[Metric]) -> RunState:
     ranks = {rank: _further(state.ranks.get(rank, RankState()), count) for rank, count in moves.items()}
     begun = metrics[0].time_s if state.started_s is None else state.started_s
     return replace(state, ranks={**state.ranks, **ranks}, latest=latest, started_s=begun)
-
-
-def metric_rows(event: Metric) -> list[MetricRow]:
-    """The rows of one metric event, in the order of its names."""
-    return [
-        MetricRow(event.time_s, event.rank, event.epoch, event.step, name, value)
-        for name, value in event.values.items()
-    ]
 
 
 def _moved(state: RunState, event: Event) -> RunState:

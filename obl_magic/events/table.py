@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
@@ -39,6 +40,10 @@ class MetricTable(Sequence[MetricRow]):
         self.values = array("d")
         self.names: list[str] = []
         self._codes: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._looked_at = 0
+        self._lowest: dict[int, int] = {}
+        self._places: dict[int, array[int]] = {}
 
     def add(self, event: Metric) -> None:
         """Adds the rows of one event, in the order of its names."""
@@ -67,17 +72,24 @@ class MetricTable(Sequence[MetricRow]):
             )
         return table
 
-    def courses(self) -> dict[str, Course]:
-        """What the lowest of the ranks that report it said of each metric, by name in order of appearance."""
-        count = len(self)
-        codes, ranks = self.codes[:count], self.ranks[:count]
-        lowest: dict[int, int] = {}
-        for code, rank in set(zip(codes, ranks, strict=True)):
-            lowest[code] = min(rank, lowest.get(code, rank))
-        places: dict[int, array[int]] = {}
-        for place, (code, rank) in enumerate(zip(codes, ranks, strict=True)):
-            if rank == lowest[code]:
-                places.setdefault(code, array("q")).append(place)
+    def courses(self, most: int | None = None) -> dict[str, Course]:
+        """What the lowest of the ranks that report it said of each metric, by name in order of appearance.
+
+        Rows are looked at once, however often this is asked.
+
+        Args:
+            most: values of a metric, evenly spread, the last included; by default all.
+        """
+        with self._lock:
+            for place in range(self._looked_at, count := len(self)):
+                code, rank = self.codes[place], self.ranks[place]
+                if rank < self._lowest.get(code, rank + 1):
+                    self._places.pop(code, None)
+                    self._lowest[code], self._places[code] = rank, array("q")
+                if rank == self._lowest[code]:
+                    self._places[code].append(place)
+            self._looked_at = count
+            places = {code: _spread(its, most) for code, its in self._places.items()}
         return {
             self.names[code]: (
                 _given(self.epochs, its),
@@ -108,6 +120,14 @@ class MetricTable(Sequence[MetricRow]):
             self.time_s[at], self.ranks[at], None if epoch == NONE else epoch, None if step == NONE else step,
             self.names[self.codes[at]], self.values[at],
         )  # fmt: skip
+
+
+def _spread(places: array[int], most: int | None) -> array[int]:
+    """So many of them at most, the last included."""
+    if most is None or len(places) <= most:
+        return places[:]
+    stride = -(-len(places) // most)
+    return places[(len(places) - 1) % stride :: stride]
 
 
 def _given(column: array[int], places: array[int]) -> list[int | None]:

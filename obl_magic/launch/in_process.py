@@ -19,7 +19,7 @@ from obl_magic.launch.interrupts import interrupts_held
 from obl_magic.library_settings.generators import GLOBAL_RANDOM_SEED, GLOBAL_SEED_GENERATOR
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
-from obl_magic.runs.run import Ledger, Run, epoch_rows
+from obl_magic.runs.run import Ledger, Run
 from obl_magic.values import Captured, Job
 from obl_magic.worker import execute, tracebacks
 from obl_magic.worker.report import Pruned, Reporter
@@ -55,7 +55,7 @@ def run(
         nonlocal shown_at_s
         ledger.add(event)
         if not isinstance(event, Metric) or time.time() - shown_at_s > SHOW_EVERY_S:
-            shown.update(ledger.state, shown_at_s := time.time())
+            shown.update(ledger.state, ledger.rows, shown_at_s := time.time())
 
     reporter = Reporter(emit, 0)
     if ask is not None and job.quantity:
@@ -87,7 +87,7 @@ def run(
             reporter.over()
             ledger.add(Ended(LAUNCHER, time.time(), status, said))
             ledger.close()
-            shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
+            shown.end(ledger.state, ledger.rows, time.time())
     if interrupted_at_the_end:
         raise KeyboardInterrupt
 
@@ -98,7 +98,9 @@ def _written(value: Any, folder: RunDir, reporter: Reporter) -> Result:
     with contextlib.suppress(Exception):  # any pickler may raise anything
         size_bytes = files.save(value, folder, folder.value(0))
         file = folder.value(0).name
-    return Result(0, time.time(), file, size_bytes, reporter.first_step_s, execute.short(value))
+    return Result(
+        0, time.time(), file, size_bytes, reporter.first_step_s, execute.short(value), execute.told(value)
+    )
 
 
 def _keep(error: BaseException, here: Run) -> None:

@@ -19,6 +19,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.owner import this_process
 from obl_magic.values import HIDDEN, LR_SCALES, Captured, Settings
+from obl_magic.worker.on_import import uses_keras
 from obl_magic.world.cores import cores
 
 LARGE_BYTES = 100_000_000
@@ -52,13 +53,19 @@ def record_of(
     return RunRecord(
         id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
         engine_reason=reason, batch=options.batch, cores=cores(), started_s=time.time(),
-        lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path), seed=options.base_seed,
+        lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path), draws=_trains(captured),
+        seed=options.base_seed,
         arguments=arguments, provided=captured.provided, options=options.record, settings=asdict(settings),
         settings_carried={each.library: each.told for each in captured.library_settings if each.told},
         generators_carried={} if options.seeded else captured.generators.told,
         captured=tuple(asdict(name) for name in captured.names), capture_s=capture_s, environment=_environment(),
         kernel=this_process(), lineage=dict(lineage),
     )  # fmt: skip
+
+
+def _trains(captured: Captured) -> bool:
+    """Whether the function looks as if it trained something: a panel then keeps room for its curves."""
+    return uses_keras(captured.payload) or ".fit(" in captured.source
 
 
 def _remarks(captured: Captured, options: RunOptions, arguments: Mapping[str, str]) -> list[str]:

@@ -22,7 +22,7 @@ from obl_magic.launch.interrupts import Presses
 from obl_magic.launch.watch import Watched
 from obl_magic.launchers import mpirun
 from obl_magic.options import RunOptions
-from obl_magic.runs.run import Ledger, epoch_rows
+from obl_magic.runs.run import Ledger
 from obl_magic.world.channel import Channel
 from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
@@ -132,7 +132,7 @@ class LaunchedRun:
         while not self._done.wait(SHOW_EVERY_S):
             self._show()
         self._show()
-        self._shown.end(self._ledger.state, epoch_rows(self._ledger.rows), time.time())
+        self._shown.end(self._ledger.state, self._ledger.rows, time.time())
 
     def _show(self) -> None:
         many = len(self._options.shown_ranks) > 1
@@ -145,7 +145,7 @@ class LaunchedRun:
                 self._shown.shown(said.data, said.name, said.update)
             else:
                 self._shown.text(said.rank, said.stream, said.text, many)
-        self._shown.update(self._ledger.state, time.time())
+        self._shown.update(self._ledger.state, self._ledger.rows, time.time())
 
     def _queue_text(self, event: Event) -> None:
         if event.rank in self._options.shown_ranks and (

@@ -13,7 +13,7 @@ from obl_magic.errors import UsageProblem
 from obl_magic.events.event import STARTUP, Event, Log
 from obl_magic.rundir import RunDir, existing, readable
 from obl_magic.runs.owner import is_gone
-from obl_magic.runs.run import LIVE, Run, epoch_rows
+from obl_magic.runs.run import LIVE, Run
 from obl_magic.study.ablation_result import AblationResult
 from obl_magic.study.find import open_results
 from obl_magic.study.search_result import Study
@@ -39,7 +39,7 @@ def attach(name: str | None = None, display: Display | None = None) -> Run:
     read = Run.open(_newest() if name is None else name)
     events = read.ledger.catch_up()
     if read.status != "running":
-        show_still(read.record, read.ledger.state, epoch_rows(read.ledger.rows))
+        show_still(read.record, read.ledger.state, read.ledger.rows)
     elif not _follow(read, events, display or showing()):
         read = Run.open(read.ledger.folder)  # the interrupt may have come between reading and folding
     found = LIVE.get(read.id) or read
@@ -107,7 +107,7 @@ def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:
             shown.text(log.rank, log.stream, log.text, many)
             open_line = not log.text.endswith("\n")
         while True:
-            shown.update(ledger.state, time.time())
+            shown.update(ledger.state, ledger.rows, time.time())
             if ledger.state.ended_s is not None:
                 break
             time.sleep(SHOW_EVERY_S)
@@ -119,7 +119,7 @@ def _follow(run: Run, before: Iterable[Event], shown: Display) -> bool:
         said = f"detached; run {run.id} goes on (to see it again: %oblivious attach {run.id})\n"
         shown.text(0, "stdout", "\n" + said if open_line else said, False)
         return False
-    shown.end(ledger.state, epoch_rows(ledger.rows), time.time())
+    shown.end(ledger.state, ledger.rows, time.time())
     return True
 
 

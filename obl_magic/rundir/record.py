@@ -30,6 +30,7 @@ class RunRecord:
         started_s: Unix time in seconds at which the run began.
         lines: short remarks, shown once.
         folder: the run's folder as the user would type it, or "".
+        draws: curves are to be expected: the function trains.
         seed: base seed.
         arguments: what the function was called with, by name, as text.
         provided: parameters that were filled by name from the notebook.
@@ -63,6 +64,7 @@ class RunRecord:
     started_s: float = 0.0
     lines: tuple[str, ...] = ()
     folder: str = ""
+    draws: bool = False
     seed: int = 0
     arguments: dict[str, str] = field(default_factory=dict)
     provided: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from obl_magic.display.choose import current_cell, show_still
 from obl_magic.display.run.text import summary
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
-from obl_magic.events.fold import SINGLE_STEP, RunState, empty, fold_all
+from obl_magic.events.fold import RunState, empty, fold_all
 from obl_magic.events.journal import Journal
 from obl_magic.events.log import Follower
 from obl_magic.events.table import NONE, MetricTable
@@ -366,14 +366,14 @@ class Run:
         self._error = error
 
     def __repr__(self) -> str:
-        return summary(self.record, self._state, epoch_rows(self.ledger.rows))
+        return summary(self.record, self._state, self.ledger.rows)
 
     def _ipython_display_(self) -> None:
         """Shows the run as a still, but not a second time in the cell where its panel is."""
         here, self.shown_in = self.shown_in, None
         if here is not None and here == current_cell():
             return
-        show_still(self.record, self._state, epoch_rows(self.ledger.rows))
+        show_still(self.record, self._state, self.ledger.rows)
 
 
 def glance(folder: RunDir) -> tuple[str, float | None]:
@@ -390,11 +390,6 @@ def glance(folder: RunDir) -> tuple[str, float | None]:
         if name not in ended:
             raise damaged(folder.summary, f"without {name}")
     return ended["status"], ended["total_s"]
-
-
-def epoch_rows(rows: MetricTable) -> MetricTable:
-    """The rows worth showing: without the samples of single steps."""
-    return rows.kept(lambda name: not name.startswith(SINGLE_STEP))
 
 
 def _find(name: str | os.PathLike[str]) -> RunDir:

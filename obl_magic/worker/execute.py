@@ -229,7 +229,8 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
         else:
             reporter.emit(
                 Result(
-                    reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s, short(finished.value)
+                    reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s, short(finished.value),
+                    told(finished.value),
                 )
             )  # fmt: skip
             return True
@@ -267,6 +268,23 @@ def short(value: Any) -> dict[str, Any]:
     entries = value if isinstance(value, dict) else {"value": value}
     found = {_key(key): _cell(entry) for key, entry in entries.items()}
     return found if isinstance(value, dict) or isinstance(found["value"], (bool, int, float)) else {}
+
+
+def told(value: Any) -> str:
+    """What a value is, in a few words: ``Sequential, 1,234 parameters``, or ``{'loss': 0.1}``."""
+    if value is None:
+        return ""
+    kind = type(value).__name__
+    with contextlib.suppress(Exception):  # whatever a class of the user's does
+        if hasattr(value, "count_params") and getattr(value, "built", False):
+            return f"{kind}, {value.count_params():,} parameters"
+        if type(value) in (bool, int, float, str, dict, list, tuple) and len(text := repr(value)) <= SHORT:
+            return text
+        if (shape := getattr(value, "shape", None)) is not None:
+            return f"{kind} of shape {tuple(shape)}"
+        if isinstance(value, (dict, list, tuple, set)):
+            return f"{kind} of {len(value):,}"
+    return kind
 
 
 def _key(key: Any) -> str:

@@ -56,6 +56,7 @@ class Heart:
         self._labels = {cell.filename: cell.label for cell in sources}
         self._main = threading.main_thread().ident or 0
         self._last: tuple[float, int, float] | None = None
+        self._spent = time.monotonic(), time.process_time()
         self._stack: tuple[object, ...] = ()
         self._lock = threading.Lock()
         self._stopped = False
@@ -99,8 +100,13 @@ class Heart:
         me = self._reporter
         return Heartbeat(
             me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source,
-            own_memory_bytes(),
+            own_memory_bytes(), self._cores(now_s),
         )  # fmt: skip
+
+    def _cores(self, now_s: float) -> float | None:
+        """How many processors this rank kept busy since the last beat."""
+        (then_s, before_s), self._spent = self._spent, (now_s, time.process_time())
+        return round((self._spent[1] - before_s) / (now_s - then_s), 2) if now_s > then_s else None
 
     def _prepares(self, main: FrameType | None) -> bool:
         """Whether the rank gets further where there is nothing to count: it imports, or traces a fit's first step."""

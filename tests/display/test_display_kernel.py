@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timing
 CELL = """
 from obl_magic.display.notebook import NotebookDisplay, in_notebook
 from obl_magic.events.event import Ended, Metric, Progress, Started
-from obl_magic.events.fold import empty, fold, metric_rows
+from obl_magic.events.fold import MetricRow, empty, fold
 from obl_magic.rundir.record import RunRecord
 
 assert in_notebook()
@@ -24,10 +24,10 @@ display.begin(RunRecord("run-1", "train", "0123456789abcdef", 2, "mpi", "", "glo
 state, rows = fold(empty(), Started(0, 100.5, 1, "host", "01", "mpi", 0, 1)), []
 for epoch in (1, 2, 3):
     metric = Metric(0, 100.0 + epoch, {"loss": 1 / epoch}, epoch, epoch)
-    rows += metric_rows(metric)
+    rows += [MetricRow(100.0 + epoch, 0, epoch, epoch, "loss", 1 / epoch)]
     state = fold(fold(state, Progress(0, 100.0 + epoch, epoch, 3, 1, 1, None, {}, epoch)), metric)
     display.text(0, "stdout", f"epoch {epoch}\\n", False)
-    display.update(state, 100.0 + epoch)
+    display.update(state, rows, 100.0 + epoch)
 state = fold(state, Ended(-1, 183.0, "succeeded", ""))
 display.end(state, rows, 183.0)
 """

@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from rows import metric_rows
 
 from obl_magic.display.notebook import NotebookDisplay, in_notebook
 from obl_magic.display.run.html import panel_html, still_html
 from obl_magic.display.run.view import view
 from obl_magic.events.event import Ended, Event, Failed, Metric, Progress, Started
-from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
+from obl_magic.events.fold import MetricRow, RunState, empty, fold
 from obl_magic.rundir.record import RunRecord
 
 pytestmark = pytest.mark.timing
@@ -85,7 +86,7 @@ def test_the_panel_is_one_output_redrawn_four_times_a_second_at_most() -> None:
     display.begin(HEADER)
     for tick in range(1280):
         state, _ = folded(*UP, Progress(0, 102.0, 1, 1, tick, 1280, None, {}, tick))
-        display.update(state, 100.0 + tick / 128)
+        display.update(state, [], 100.0 + tick / 128)
     assert len(output.shown) == 1 + 40
 
 
@@ -95,7 +96,7 @@ def test_a_panel_that_would_look_the_same_is_not_sent_again() -> None:
     display = NotebookDisplay(output.show)
     display.begin(HEADER)
     for tick in range(40):
-        display.update(empty(), 100.0 + tick / 4)
+        display.update(empty(), [], 100.0 + tick / 4)
     assert len(output.shown) == 10
 
 
@@ -105,7 +106,7 @@ def test_the_end_leaves_the_still_in_the_panels_place() -> None:
     display = NotebookDisplay(output.show)
     display.begin(HEADER)
     state, rows = folded(*UP, *FIT, Ended(-1, 183.0, "succeeded", ""))
-    display.update(state, 183.0)
+    display.update(state, [], 183.0)
     display.end(state, rows, 183.0)
     assert output.shown[-1]["text/html"] == still_html(HEADER, state, rows)
     assert "✓ train succeeded in 1:23" in output.shown[-1]["text/plain"]

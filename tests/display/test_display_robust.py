@@ -6,12 +6,13 @@ from html.parser import HTMLParser
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rows import metric_rows
 
 from obl_magic.display.run.html import panel_html, still_html
 from obl_magic.display.run.text import epoch_line, status_line, summary
 from obl_magic.display.run.view import view
 from obl_magic.events.event import Ended, Failed, Heartbeat, Log, Metric, Note, Progress, Result, Started
-from obl_magic.events.fold import empty, fold, metric_rows
+from obl_magic.events.fold import empty, fold
 from obl_magic.rundir.record import RunRecord
 
 SAFE_TAGS = {

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from rows import metric_rows
 
 from obl_magic.display.run.text import TextDisplay, clip, columns, summary
 from obl_magic.events.event import Ended, Event, Failed, Metric, Note, Progress, Started
-from obl_magic.events.fold import MetricRow, RunState, empty, fold, metric_rows
+from obl_magic.events.fold import MetricRow, RunState, empty, fold
 from obl_magic.rundir.record import RunRecord
 
 HEADER = RunRecord(
@@ -64,7 +65,7 @@ def play(
     for event in events:
         state, now_s = fold(state, event), now_s + gap_s
         rows += metric_rows(event) if isinstance(event, Metric) else []
-        display.update(state, now_s)
+        display.update(state, [], now_s)
     return state, rows
 
 
@@ -75,7 +76,7 @@ def test_a_terminal_keeps_one_status_line_and_prints_stay_above_it() -> None:
     display.begin(HEADER)
     state, rows = play(display, training(2))
     display.text(0, "stdout", "hello\n", False)
-    display.update(state, 200.0)
+    display.update(state, [], 200.0)
     display.text(0, "stderr", "careful\n", False)
     state = fold(state, Ended(-1, 183.0, "succeeded", ""))
     display.end(state, rows, 184.0)
@@ -107,7 +108,7 @@ def test_the_status_line_is_rewritten_four_times_a_second_at_most() -> None:
     display.begin(HEADER)
     before = out.getvalue().count("\r")
     for tick in range(1280):
-        display.update(empty(), 100.0 + tick / 128)
+        display.update(empty(), [], 100.0 + tick / 128)
     assert out.getvalue().count("\r") - before == 40
 
 
@@ -117,7 +118,7 @@ def test_a_line_that_the_user_left_open_is_not_overwritten() -> None:
     display = TextDisplay(out, out, width=lambda: 80)
     display.begin(HEADER)
     display.text(0, "stdout", "\rmine 10%", False)
-    display.update(empty(), 105.0)
+    display.update(empty(), [], 105.0)
     display.text(0, "stdout", "\rmine 20%", False)
     assert out.getvalue().endswith("\rmine 10%\rmine 20%")
     display.end(fold(empty(), Ended(-1, 106.0, "succeeded", "")), [], 106.0)
@@ -146,12 +147,12 @@ def test_an_epochs_line_has_that_epochs_values_even_if_seen_late() -> None:
     display = TextDisplay(out, out)
     display.begin(HEADER)
     first = fold(empty(), Progress(0, 101.0, 1, 2, 9, 9, None, {"loss": 0.5}, 9))
-    display.update(first, 101.0)
+    display.update(first, [], 101.0)
     late = fold(
         fold(first, Metric(0, 102.0, {"val_loss": 0.7}, 9, 1)),
         Progress(0, 103.0, 2, 2, 1, 9, None, {"loss": 0.1}, 10),
     )
-    display.update(late, 103.0)
+    display.update(late, [], 103.0)
     assert "epoch 1/2 · 0:03 · loss 0.5000 · val_loss 0.7000\n" in out.getvalue()
 
 

@@ -305,6 +305,6 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     display = NoDisplay()
     display.begin(HEADER)
     display.text(0, "stdout", "hello\n", False)
-    display.update(empty(), 1.0)
+    display.update(empty(), [], 1.0)
     display.end(empty(), [], 2.0)
     assert capsys.readouterr() == ("", "")

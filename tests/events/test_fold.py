@@ -6,6 +6,7 @@ from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import metric_rows
 
 from obl_magic.events.event import (
     Ended,
@@ -20,7 +21,7 @@ from obl_magic.events.event import (
     Result,
     Started,
 )
-from obl_magic.events.fold import TAIL_LINES, RunState, empty, fold, metric_rows
+from obl_magic.events.fold import TAIL_LINES, RunState, empty, fold
 
 ranks = st.integers(0, 5)
 times = st.floats(0, 1e9)

@@ -8,10 +8,11 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import metric_rows
 
 from obl_magic.display.charts.curves import curves
 from obl_magic.events.event import Event, Heartbeat, Log, Metric, Note, Progress, Started
-from obl_magic.events.fold import empty, fold, fold_all, metric_rows
+from obl_magic.events.fold import empty, fold, fold_all
 from obl_magic.events.table import MetricTable
 
 whole = st.none() | st.integers(-(2**63) + 1, 2**63 - 1)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from obl_magic.display.run.view import one_line
-from obl_magic.events.fold import MetricRow
+from obl_magic.events.fold import SINGLE_STEP, MetricRow
 from obl_magic.events.table import Course, MetricTable
 
 VALIDATION = "val_"
 _FALLING = ("loss", "error", "mse", "mae", "mape", "msle", "perplexity", "entropy", "divergence")
 _RISING = ("acc", "auc", "precision", "recall", "f1", "iou", "score", "r2")
+LIVE_POINTS = 1000
+"""Of a metric, that a live chart looks at."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -28,6 +30,7 @@ class Curve:
         ys: the values there; may be NaN or infinite.
         best: position of the best value, or None where better has no direction, nothing is finite, or there is
             one value only.
+        now: of the epoch under way: how far it is, as a place on the axis, and the newest value; or None.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Curve:
     xs: tuple[int, ...]
     ys: tuple[float, ...]
     best: int | None
+    now: tuple[float, float] | None = None
 
     @property
     def last(self) -> float:
@@ -60,16 +64,28 @@ class Chart:
     curves: tuple[tuple[str, Curve], ...]
 
 
-def curves(rows: Sequence[MetricRow]) -> tuple[Curve, ...]:
+def curves(rows: Sequence[MetricRow], live: bool = False) -> tuple[Curve, ...]:
     """One curve for each metric, in order of appearance, validation next to training.
 
     A metric that several ranks report is taken from the lowest; one that was reported within epochs
     is drawn over epochs, any other over steps.
+
+    Args:
+        rows: the metrics so far.
+        live: what single steps tell is drawn, too: the first epoch step by step, and how a later one goes. Of long
+            courses some values are left out.
     """
-    courses = rows.courses() if isinstance(rows, MetricTable) else _courses(rows)
+    courses = rows.courses(LIVE_POINTS if live else None) if isinstance(rows, MetricTable) else _courses(rows)
+    single = {name.removeprefix(SINGLE_STEP): courses.pop(name) for name in _of_single_steps(courses)}
+    if live:
+        courses = {**{name: course for name, course in single.items() if name not in courses}, **courses}
     families = list(dict.fromkeys(_base(name) for name in courses))
     ordered = sorted(courses, key=lambda name: (families.index(_base(name)), name.startswith(VALIDATION)))
-    return tuple(_curve(name, courses[name]) for name in ordered)
+    return tuple(_curve(name, courses[name], single.get(name) if live else None) for name in ordered)
+
+
+def _of_single_steps(courses: Iterable[str]) -> list[str]:
+    return [name for name in courses if name.startswith(SINGLE_STEP)]
 
 
 def charts(of: Sequence[Curve]) -> tuple[Chart, ...]:
@@ -84,9 +100,14 @@ def charts(of: Sequence[Curve]) -> tuple[Chart, ...]:
         shared: tuple[tuple[str, Curve], ...] = (("", curve),)
         if partner and partner.unit == curve.unit:
             shared = (("train", curve), ("val", partner))
-        if any(sum(map(drawable, each.ys)) > 1 for _, each in shared):
+        if any(sum(map(drawable, each.ys)) > 1 for _, each in shared) and not _constant(curve):
             drawn.append(Chart(curve.name, shared))
     return tuple(drawn)
+
+
+def _constant(curve: Curve) -> bool:
+    """Whether it is a learning rate that nobody changes."""
+    return curve.name in ("learning_rate", "lr") and len(set(curve.ys)) == 1
 
 
 def drawable(value: float) -> bool:
@@ -131,13 +152,26 @@ def _courses(rows: Sequence[MetricRow]) -> dict[str, Course]:
     }
 
 
-def _curve(name: str, course: Course) -> Curve:
+def _curve(name: str, course: Course, single: Course | None) -> Curve:
     epochs, steps, values = course
-    unit, points = "epoch", _over_epochs(epochs, values)
-    if len(points) < 2 and len(values) > len(points):
+    unit, points, now = "epoch", _over_epochs(epochs, values), None
+    if len(points) < 2 and single is not None and len(single[2]) > 1:
+        unit, points = "step", _over_steps(*single[1:])
+    elif len(points) < 2 and len(values) > len(points):
         unit, points = "step", _over_steps(steps, values)
+    elif single is not None:
+        now = _now(course, single)
     xs, ys = tuple(points), tuple(points.values())
-    return Curve(one_line(name), unit, xs, ys, _best(_base(name), ys))
+    return Curve(one_line(name), unit, xs, ys, _best(_base(name), ys), now)
+
+
+def _now(course: Course, single: Course) -> tuple[float, float] | None:
+    """Where the epoch under way is, and the newest value there."""
+    epochs, steps, _ = course
+    stepped = single[1][-1]
+    if not epochs or not epochs[-1] or not steps[-1] or stepped is None or stepped <= steps[-1]:
+        return None
+    return stepped * epochs[-1] / steps[-1], single[2][-1]
 
 
 def _over_epochs(epochs: list[int | None], values: list[float]) -> dict[int, float]:

@@ -56,8 +56,9 @@ def picture(width: float, height: float, said: str, body: list[str]) -> str:
 
 
 def _axes(chart: Chart) -> _Axes:
-    xs = [x for _, curve in chart.curves for x in curve.xs]
-    ys = [y for _, curve in chart.curves for y in curve.ys if drawable(y)] or [0.0]
+    now = [curve.now for _, curve in chart.curves if curve.now is not None and drawable(curve.now[1])]
+    xs = [*(x for _, curve in chart.curves for x in curve.xs), *(x for x, _ in now)]
+    ys = [*(y for _, curve in chart.curves for y in curve.ys if drawable(y)), *(y for _, y in now)] or [0.0]
     low, high = min(ys), max(ys)
     size = max(abs(low), abs(high))
     pad = (high - low) * 0.04
@@ -125,6 +126,11 @@ def _line(axes: _Axes, curve: Curve, colour: str) -> list[str]:
         pieces.append(_dot(axes, curve.xs[curve.best], curve.ys[curve.best], ring))
     if drawable(curve.last):
         pieces.append(_dot(axes, curve.xs[-1], curve.last, f'r="2.4" fill="{colour}"'))
+    if curve.now is not None and drawable(curve.now[1]) and drawable(curve.last):
+        ends = f'x1="{axes.x(curve.xs[-1]):.1f}" y1="{axes.y(curve.last):.1f}"'
+        ends += f' x2="{axes.x(curve.now[0]):.1f}" y2="{axes.y(curve.now[1]):.1f}"'
+        pieces.append(f'<line {ends} stroke="{colour}" stroke-width="1.4" stroke-opacity=".5"/>')
+        pieces.append(_dot(axes, *curve.now, f'r="2.4" fill="none" stroke="{colour}" stroke-width="1.2"'))
     return pieces
 
 

@@ -70,7 +70,7 @@ class TextDisplay:
         if text := data.get("text/plain", ""):
             self.text(0, "stdout", f"{text}\n", many=False)
 
-    def update(self, state: RunState, now_s: float) -> None:
+    def update(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Rewrites the status line, or writes the line of an epoch that is over."""
         if self._header is None:
             return

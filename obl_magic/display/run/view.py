@@ -48,11 +48,12 @@ class Display(Protocol):
             update: it replaces the output of that name.
         """
 
-    def update(self, state: RunState, now_s: float) -> None:
+    def update(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Shows the state; may be called at any rate.
 
         Args:
             state: the events so far, folded.
+            rows: the metrics so far.
             now_s: Unix time in seconds.
         """
 
@@ -78,7 +79,7 @@ class NoDisplay:
     def shown(self, data: Mapping[str, str], name: str, update: bool) -> None:
         """Shows nothing."""
 
-    def update(self, state: RunState, now_s: float) -> None:
+    def update(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Shows nothing."""
 
     def end(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
