@@ -16,11 +16,12 @@ from obl_magic.display.run.view import Status, shorten
 TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
 MONO = "font-family:var(--jp-code-font-family,ui-monospace,SFMono-Regular,Menlo,Consolas,monospace)"
 _FRAME = (
-    "box-sizing:border-box;max-width:740px;margin:4px 0;padding:12px 16px 12px;"
+    "box-sizing:border-box;width:100%;max-width:1100px;margin:4px 0;padding:12px 16px;"
     f"border:1px solid {LINE};border-radius:8px;line-height:1.5;font-size:13px;text-align:left;"
     "font-family:var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif);"
     "font-variant-numeric:tabular-nums"
 )
+ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 FAINT = "opacity:.68;font-size:12px"
 FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
 CELL = f"{FIRST};padding-left:24px"
@@ -32,23 +33,49 @@ def frame(*parts: str) -> str:
     return f'<div class="tex2jax_ignore mathjax_ignore" style="{_FRAME}">{inside}</div>'
 
 
-def headline(function: str, status: Status, elapsed: str, aim: str = "") -> str:
-    """Whose panel it is and how it stands.
+def headline(function: str, status: Status, *places: tuple[str, int], aim: str = "") -> str:
+    """Whose panel it is, how it stands, and where it is; each place keeps its width, so that nothing moves.
 
     Args:
         function: the training function's name.
         status: how it stands.
-        elapsed: since when.
+        places: what else is said, and how many characters wide it is.
         aim: of a study: what it is for.
     """
     how = f"{status.symbol} {status.phrase}"
     between = f"<span>{escape(aim)}</span> " if aim else ""
-    return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px">'
-        f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(function, 60))}</span> {between}'
-        f'<span style="color:{TONES[status.tone]};font-weight:600">{escape(how)}</span> '
-        f"<span>{escape(elapsed)}</span></div>"
+    others = "".join(
+        f'<span style="display:inline-block;min-width:{width}ch">{escape(text) or "&nbsp;"}</span> '
+        for text, width in places
     )
+    return (
+        f'<div style="{ONE_LINE};min-height:23px">'
+        f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(function, 40))}</span>&ensp;{between}'
+        f'<span style="display:inline-block;min-width:10ch;color:{TONES[status.tone]};font-weight:600">'
+        f"{escape(how)}</span> {others}</div>"
+    )
+
+
+def line(inside: str, title: str = "") -> str:
+    """One line of small text of a height of its own, cut at its end rather than wrapped.
+
+    Args:
+        inside: HTML.
+        title: what is shown to who points at it.
+    """
+    told = f' title="{escape(title, quote=True)}"' if title else ""
+    return f'<div style="{ONE_LINE};font-size:12.5px;height:20px;line-height:20px"{told}>{inside or "&nbsp;"}</div>'
+
+
+def folded(summary: str, inside: str) -> str:
+    """A line that opens.
+
+    Args:
+        summary: HTML of the line.
+        inside: HTML of what is below it.
+    """
+    style = f"{ONE_LINE};font-size:12.5px;height:20px;line-height:20px;cursor:pointer"
+    return f'<details><summary style="{style}">{summary}</summary>{inside}</details>'
 
 
 def facts(said: Sequence[str], digest: str) -> str:
@@ -73,19 +100,21 @@ def listed(sentences: Sequence[str]) -> str:
     return f'<div style="margin-top:8px;font-size:12.5px;overflow-wrap:anywhere">{lines}</div>'
 
 
-def foot(run_id: str, folder: str, noun: str = "run") -> str:
+def foot(run_id: str, folder: str, noun: str = "run", also: str = "") -> str:
     """Where it is kept.
 
     Args:
         run_id: of the run or study.
         folder: as the user would type it, or "".
         noun: which of them it is.
+        also: what is said at the end of the line.
     """
     place = folder or (f"{noun} {run_id}" if run_id else "")
     if folder and run_id not in folder:
         place = f"{noun} {run_id} in {folder}"
-    style = f"{MONO};font-size:11px;opacity:.68;margin-top:10px;overflow-wrap:anywhere"
-    return f'<div style="{style}">{escape(place)}</div>' if place else ""
+    style = f"{MONO};{ONE_LINE};font-size:11px;opacity:.68;margin-top:6px;height:18px"
+    more = f"&emsp;{escape(also)}" if also else ""
+    return f'<div style="{style}">{escape(place)}{more}</div>' if place else ""
 
 
 def alarm(text: str) -> str:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from obl_magic.display.charts.curves import Curve, curves
 from obl_magic.display.run.html import panel_html, still_html
 from obl_magic.display.run.text import status_line, summary
 from obl_magic.display.run.view import Lines, Pace, View, view
-from obl_magic.display.study.html import study_panel_html, study_still_html
+from obl_magic.display.study.html import study_panel_html, study_pictures, study_still_html
 from obl_magic.display.study.text import study_status_line, study_summary
 from obl_magic.display.study.view import StudyState, StudyView, study_view
 from obl_magic.events.fold import MetricRow, RunState, empty
@@ -94,7 +95,7 @@ class NotebookDisplay:
     def begin(self, header: RunRecord) -> None:
         """Shows the panel."""
         self._header = header
-        self._panel.update(lambda: view(header, empty(), header.started_s), panel_bundle, header.started_s)
+        self.update(empty(), (), header.started_s)
 
     def text(self, rank: int, stream: str, text: str, many: bool) -> None:
         """Writes what a rank printed to the cell's standard output or error."""
@@ -111,7 +112,8 @@ class NotebookDisplay:
     def update(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Brings the panel up to date."""
         if (header := self._header) is not None:
-            self._panel.update(lambda: view(header, state, now_s), panel_bundle, now_s)
+            look = lambda: (view(header, state, now_s), curves(rows, live=True))  # noqa: E731
+            self._panel.update(look, panel_bundle, now_s)
 
     def end(self, state: RunState, rows: Sequence[MetricRow], now_s: float) -> None:
         """Replaces the panel by the still."""
@@ -138,7 +140,7 @@ class NotebookStudyDisplay:
     def update(self, state: StudyState) -> None:
         """Brings the panel up to date."""
         if (header := self._header) is not None:
-            self._panel.update(lambda: study_view(header, state), study_panel, state.now_s)
+            self._panel.update(lambda: _study_looks(header, state), study_panel, state.now_s)
 
     def end(self, state: StudyState) -> None:
         """Replaces the panel by the still."""
@@ -146,9 +148,9 @@ class NotebookStudyDisplay:
             self._panel.put(study_still(self._header, state))
 
 
-def panel_bundle(shown: View) -> Bundle:
+def panel_bundle(shown: tuple[View, Sequence[Curve]]) -> Bundle:
     """The panel for a frontend with HTML, and for one without."""
-    return {"text/html": panel_html(shown), "text/plain": status_line(shown)}
+    return {"text/html": panel_html(*shown), "text/plain": status_line(shown[0])}
 
 
 def still_bundle(
@@ -161,9 +163,14 @@ def still_bundle(
     }
 
 
-def study_panel(shown: StudyView) -> Bundle:
+def _study_looks(header: StudyRecord, state: StudyState) -> tuple[StudyView, tuple[str, ...]]:
+    shown = study_view(header, state)
+    return shown, study_pictures(header, state, shown)
+
+
+def study_panel(shown: tuple[StudyView, tuple[str, ...]]) -> Bundle:
     """The panel for a frontend with HTML, and for one without."""
-    return {"text/html": study_panel_html(shown), "text/plain": study_status_line(shown)}
+    return {"text/html": study_panel_html(*shown), "text/plain": study_status_line(shown[0])}
 
 
 def study_still(header: StudyRecord, state: StudyState) -> Bundle:

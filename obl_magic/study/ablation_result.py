@@ -127,14 +127,15 @@ def _component(name: str, kind: str, sample: _Sample, base: _Sample) -> Componen
             )
             value = delta = None
     shared = sorted(sample.values.keys() & base.values.keys())
-    noise = None
+    noise = half = None
     if kind and delta is not None and len(shared) > 1:
         pairs = [sample.values[repeat] - base.values[repeat] for repeat in shared]
-        noise = abs(statistics.fmean(pairs)) <= _half_width(pairs)
+        half = _half_width(pairs)
+        noise = abs(statistics.fmean(pairs)) <= half
     return ComponentRow(
         component=name, kind=kind, value=value, delta=delta, std=sample.std, repeats=len(sample.values),
         status=status, within_noise=noise, parameters=first.parameters, inputs=first.inputs,
-        layers=len(first.layers) or None, error=error,
+        layers=len(first.layers) or None, error=error, interval=half,
     )  # fmt: skip
 
 

@@ -43,10 +43,10 @@ SEARCH = StudyRecord(
 )  # fmt: skip
 ABLATION = replace(SEARCH, kind="ablation", sampler="", pruner="", space=("features=age", "layers=conv2"))
 COMPONENTS = (
-    ComponentRow("gain", "feature", 0.96, 0.01, 0.002, 3, "succeeded", False, 900, 12, 8),
-    ComponentRow("conv2", "layer", 0.89, -0.06, 0.006, 3, "succeeded", False, 700, 13, 7),
+    ComponentRow("gain", "feature", 0.96, 0.01, 0.002, 3, "succeeded", False, 900, 12, 8, interval=0.002),
+    ComponentRow("conv2", "layer", 0.89, -0.06, 0.006, 3, "succeeded", False, 700, 13, 7, interval=0.006),
     ComponentRow("broken", "layer", None, None, None, 0, "failed", error="layer 'broken' does not fit"),
-    ComponentRow("age", "feature", 0.949, -0.001, 0.004, 3, "succeeded", True, 900, 12, 8),
+    ComponentRow("age", "feature", 0.949, -0.001, 0.004, 3, "succeeded", True, 900, 12, 8, interval=0.004),
     ComponentRow("base", "", 0.95, 0.0, 0.003, 3, "succeeded", None, 1000, 13, 8),
 )
 
@@ -288,14 +288,14 @@ def test_the_ablations_table_has_what_is_known() -> None:
         "component kind val_accuracy delta ± std repeats parameters inputs layers status",
         "base 0.9500 0.0030 3 1,000 13 8 ✓",
         "conv2 layer 0.8900 -0.0600 0.0060 3 700 13 7 ✓",
-        "age feature 0.9490 -0.0010 0.0040 3 900 12 8 ✓ noise",
+        "age feature 0.9490 -0.0010 0.0040 3 900 12 8 ✓ not clear (3 repeats)",
         "broken layer – – – 0 – – – ✗ failed layer 'broken' does not fit",
         "base val_accuracy 0.9500",
     ):
         assert part in html
     text = still["text/plain"]
     assert re.search(r"conv2 .*██████████│", text)
-    assert re.search(r"age .*░│ +within noise", text)
+    assert re.search(r"age .*░│ +not clear", text)
     assert re.search(r"gain .*│██", text)
     bare = tuple(replace(row, parameters=None, inputs=None, layers=None) for row in COMPONENTS)
     assert "parameters" not in study_summary(ABLATION, state(components=bare))
@@ -315,8 +315,8 @@ def test_the_bars_of_harm_and_gain_have_their_sides_and_colours() -> None:
     falling = replace(ABLATION, direction="minimize")
     assert "worse without it →" in deltas_svg(falling, component_lines(falling, COMPONENTS))
     assert root.attrib["aria-label"] == (
-        "Change of val_accuracy without each component: conv2 -0.0600 ± 0.0060, "
-        "age -0.0010 ± 0.0040 (within noise), gain +0.0100 ± 0.0020, broken failed."
+        "Change of val_accuracy without each component: conv2 -0.0600 ± 0.0060 clear, "
+        "age -0.0010 ± 0.0040 not clear (3 repeats), gain +0.0100 ± 0.0020 clear, broken failed."
     )
 
 
@@ -482,7 +482,7 @@ def test_the_quiet_display_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-TAGS = {*("div", "span", "table", "thead", "tbody", "tr", "th", "td"), *("svg", "text", "line", "polyline"),
+TAGS = {*("div", "span", "details", "summary", "table", "thead", "tbody", "tr", "th", "td"), *("svg", "text", "line", "polyline"),
         *("circle", "path", "rect")}  # fmt: skip
 ATTRIBUTES = {
     "class", "style", "title", "colspan", "xmlns", "width", "height", "viewbox", "role", "aria-label", "x", "y",

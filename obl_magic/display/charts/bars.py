@@ -52,7 +52,7 @@ def importances_svg(state: StudyState) -> str:
 
 
 def deltas_svg(header: StudyRecord, components: Sequence[ComponentLine]) -> str:
-    """What the quantity changes by without each component, and its spread; "" where nothing is known.
+    """What the quantity changes by without each component, with the interval that decides; "" where nothing is known.
 
     A bar that may be chance is pale with a dashed edge.
     """
@@ -126,7 +126,7 @@ def _bar(line: ComponentLine, y: float, low: float, high: float) -> list[str]:
     pieces.append(f'<rect x="{left:.1f}" y="{y + 3}" width="{width:.1f}" height="12" rx="2" {how}/>')
     if line.spread:
         pieces.append(_whisker(line.change, line.spread, y + 9, low, high))
-    spread = f" ± {line.std}" if line.spread else ""
+    spread = f" ± {line.interval}" if line.spread else ""
     return [*pieces, faint(_RIGHT + 10, y + 12, f"{line.delta}{spread}", "start")]
 
 
@@ -146,10 +146,10 @@ def _name(x: float, y: float, name: str, width: int) -> str:
 
 
 def _said(quantity: str, shown: Sequence[ComponentLine]) -> str:
-    spreads = [f" ± {line.std}" if line.spread else "" for line in shown]
+    spreads = [f" ± {line.interval}" if line.spread else "" for line in shown]
     parts = [
         f"{line.name} {line.delta if line.change is not None else line.mark.word}{spread}"
-        + (" (within noise)" if line.noise else "")
+        + (f" {line.verdict}" if line.verdict else "")
         for line, spread in zip(shown, spreads, strict=True)
     ]
     return f"Change of {quantity} without each component: {', '.join(parts)}."

@@ -5,42 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from obl_magic.display.charts.curves import Curve, charts, curves
+from obl_magic.display.charts.curves import Curve, charts, curves, sparkline
 from obl_magic.display.charts.palette import BAD, GROUND, LINE
-from obl_magic.display.charts.svg import chart_svg
+from obl_magic.display.charts.svg import HEIGHT, WIDTH, chart_svg
 from obl_magic.display.frame import (
     CELL,
     FAINT,
     FIRST,
     MONO,
+    ONE_LINE,
     TONES,
     alarm,
     dotted,
-    facts,
+    folded,
     foot,
     frame,
     headline,
+    line,
     listed,
-)
-from obl_magic.display.run.view import SHOWN_METRICS, Failure, View, number, shorten, view
+)  # fmt: skip
+from obl_magic.display.run.view import Failure, View, number, shorten, view
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord
 
-_MOST_CHARTS = 4
+_MOST_CHARTS = 6
 _MOST_ROWS = 40
 _MOST_TRACEBACK_LINES = 60
 
 
-def panel_html(shown: View) -> str:
-    """The panel of a run that is on its way."""
+def panel_html(shown: View, drawn: Sequence[Curve] = ()) -> str:
+    """The panel of a run that is on its way; it is as high as the still that will take its place."""
+    said = [*shown.notes, *shown.remarks]
+    note = f"{_count(len(said), 'note')}: {escape(said[0])}" if said else ""
     return frame(
-        headline(shown.function, shown.status, shown.elapsed),
-        facts((shown.world, shown.engine, shown.batch), shown.digest),
-        _bar(shown),
-        _where(shown),
-        _tiles(shown),
-        _failure(shown),
-        listed((*shown.remarks, *shown.notes)),
+        *_upper(shown, drawn),
+        line(_paces(shown)),
+        line(_phases(shown)),
+        line(note, "\n".join(said)),
+        line(f'<span style="{FAINT}">{_facts(shown)}</span>'),
+        foot(shown.run_id, shown.folder, also=_again(shown)),
     )
 
 
@@ -58,17 +61,34 @@ def still_html(
     if now_s is None:
         now_s = max([header.started_s, *(row.time_s for row in rows[-1:])])
     shown = view(header, state, now_s)
-    drawn = curves(rows)
+    said = [*shown.notes, *shown.remarks]
+    notes = folded(f"{_count(len(said), 'note')}: {escape(said[0])}", listed(said)) if said else line("")
     return frame(
-        headline(shown.function, shown.status, shown.elapsed),
-        facts((shown.world, shown.engine, shown.batch), shown.digest),
-        _failure(shown),
-        "" if shown.status.over else _bar(shown),
-        "" if shown.status.word == "succeeded" else _where(shown),
-        _charts(drawn),
-        _table(drawn),
-        listed((*shown.remarks, *shown.notes)),
+        *_upper(shown, curves(rows, live=not shown.status.over)),
+        line(_paces(shown)),
+        line(_phases(shown)),
+        notes,
+        folded(f'<span style="{FAINT}">{_facts(shown)}</span>', _details(shown)),
         foot(shown.run_id, shown.folder),
+    )
+
+
+def _upper(shown: View, drawn: Sequence[Curve]) -> tuple[str, ...]:
+    """What panel and still have in common."""
+    over = shown.status.over
+    where = [
+        (f"epoch {shown.epoch}" if shown.epoch else "", 11),
+        (f"step {shown.step}" if shown.step else "", 12),
+        (shown.elapsed if over else f"{shown.elapsed} elapsed", 11),
+        (f"→ {shown.value}" if over and shown.value else shown.left, 10),
+    ]
+    if shown.status.word == "succeeded":
+        where = where[2:]
+    return (
+        headline(shown.function, shown.status, *where),
+        _bar(shown),
+        _failure(shown),
+        _figures(shown, drawn) if drawn or shown.metrics or shown.draws else "",
     )
 
 
@@ -77,38 +97,101 @@ def _bar(shown: View) -> str:
     done = 0.0 if shown.fraction is None else 100 * shown.fraction
     said = "&nbsp;" if shown.fraction is None else f"{int(done)} %"
     colour = TONES[shown.status.tone]
+    pace = "" if shown.status.over else dotted([escape(shown.step_time), escape(shown.speed)])
     return (
-        '<div style="display:flex;align-items:center;gap:12px;margin:8px 0 6px">'
-        f'<div style="flex:1;height:6px;border-radius:3px;background:{GROUND};overflow:hidden">'
+        '<div style="display:flex;align-items:center;gap:12px;margin:6px 0;height:18px">'
+        f'<div role="img" aria-label="{int(done)} % done" '
+        f'style="flex:1;height:6px;border-radius:3px;background:{GROUND};overflow:hidden">'
         f'<div style="width:{done:.2f}%;height:6px;border-radius:3px;background:{colour}"></div></div>'
-        f'<div style="width:38px;text-align:right;font-size:12px">{said}</div></div>'
+        f'<div style="width:38px;text-align:right;font-size:12px">{said}</div>'
+        f'<div style="width:210px;{ONE_LINE};text-align:right;font-size:12px">{pace or "&nbsp;"}</div></div>'
     )
 
 
-def _where(shown: View) -> str:
-    parts = [
-        f"epoch {_strong(shown.epoch)}" if shown.epoch else "",
-        f"step {_strong(shown.step)}" if shown.step else "",
-        escape(shown.speed) if not shown.status.over else "",
-        escape(shown.ranks) if not shown.failure else "",
-    ]
-    return f'<div style="font-size:12.5px;margin-top:4px">{dotted(parts)}</div>' if any(parts) else ""
+def _figures(shown: View, drawn: Sequence[Curve]) -> str:
+    """Charts and the table of numbers, side by side where there is room, each of a height of its own."""
+    pictures = "".join(
+        f'<div style="flex:0 0 auto">{chart_svg(chart)}</div>' for chart in charts(drawn)[:_MOST_CHARTS]
+    )
+    if not pictures and shown.draws and not shown.status.over:
+        pictures = (
+            f'<div style="{FAINT};align-self:center;padding-left:40px">curves come with the first steps</div>'
+        )
+    left = (
+        f'<div style="flex:1 1 {WIDTH + 8}px;min-width:0;height:{HEIGHT + 4}px;display:flex;gap:16px;overflow-x:auto;'
+        f'overflow-y:hidden">{pictures}</div>'
+        if pictures
+        else ""
+    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 24px;margin:8px 0">{left}{_table(drawn, pictures)}</div>'
 
 
-def _tiles(shown: View) -> str:
-    """The newest value of each metric, name above number."""
-    tiles = [
-        f'<div style="min-width:84px"><div style="{FAINT}" title="{escape(figure.name)}">'
-        f"{escape(shorten(figure.name, 24))}</div> "
-        f'<div style="font-size:17px;line-height:1.3;{alarm(figure.text)}">{escape(figure.text)}</div></div>'
-        for figure in shown.metrics[:SHOWN_METRICS]
-    ]
-    more = len(shown.metrics) - SHOWN_METRICS
-    if more > 0:
-        tiles.append(f'<div style="{FAINT};align-self:end">and {more:,} more</div>')
-    if not tiles:
+def _table(drawn: Sequence[Curve], beside: str) -> str:
+    """Newest and best value of each metric with its course; best is left empty where better has no direction."""
+    if not drawn and not beside:
         return ""
-    return f'<div style="display:flex;flex-wrap:wrap;gap:6px 28px;margin-top:8px">{"".join(tiles)}</div>'
+    head = "".join(
+        f'<th style="{cell};{FAINT};font-weight:400;text-align:{side}">{name}</th>'
+        for cell, name, side in (
+            (FIRST, "", "left"), (CELL, "now", "right"), (CELL, "○ best", "right"), (CELL, "at", "left"),
+            (CELL, "", "left"),
+        )
+    )  # fmt: skip
+    body = "".join(_row(curve) for curve in drawn[:_MOST_ROWS])
+    more = len(drawn) - _MOST_ROWS
+    rest = f'<div style="{FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
+    height = f"height:{HEIGHT + 4}px;" if beside else ""
+    return (
+        f'<div style="flex:0 1 350px;{height}overflow:auto">'
+        '<table style="border-collapse:collapse;border:0;margin:0;table-layout:auto;width:auto">'
+        f'<thead><tr style="border-bottom:1px solid {LINE};background:transparent">{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>{rest}</div>"
+    )
+
+
+def _paces(shown: View) -> str:
+    """How fast each rank is, and how long it waits; what ranks do where no rank is in a fit."""
+    if not shown.paces or shown.status.over:
+        return escape(shown.ranks) if not shown.failure else ""
+    said = []
+    for pace in shown.paces:
+        busy = round(5 * (1 - pace.waits))
+        bar = "▇" * busy + "▁" * (5 - busy)
+        text = f"{pace.rank} {bar} {pace.step} · {round(100 * pace.waits)} % wait"
+        weight = ";font-weight:600" if pace.slowest else ""
+        mark = " ◂ slowest" if pace.slowest else ""
+        said.append(f'<span style="display:inline-block;min-width:24ch{weight}">{escape(text)}{mark}</span>')
+    return f'<span style="{FAINT}">ranks</span>&ensp;{" ".join(said)}'
+
+
+def _phases(shown: View) -> str:
+    """Where its time went."""
+    said = [
+        f"{phase.name} {phase.took} ✓"
+        if phase.over
+        else f'<span style="font-weight:600">{phase.name}</span> {phase.took}'
+        for phase in shown.phases
+    ]
+    return f'<span style="{FAINT}">{" → ".join(said)}</span>' if said else ""
+
+
+def _facts(shown: View) -> str:
+    digest = f"sha256 {shown.digest}" if shown.digest else ""
+    return dotted([escape(part) for part in (shown.world, shown.engine, shown.batch, digest)])
+
+
+def _details(shown: View) -> str:
+    """What few ask for."""
+    said = [f"seed {shown.seed}", shown.versions, *shown.usage]
+    return listed([each for each in said if each])
+
+
+def _again(shown: View) -> str:
+    return f"page reloaded? %oblivious attach {shown.run_id}" if shown.run_id else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _failure(shown: View) -> str:
@@ -136,38 +219,6 @@ def _traceback(failure: Failure) -> str:
     )
 
 
-def _charts(drawn: Sequence[Curve]) -> str:
-    pictures = charts(drawn)[:_MOST_CHARTS]
-    if not pictures:
-        return ""
-    inside = "".join(f'<div style="flex:0 1 auto">{chart_svg(chart)}</div>' for chart in pictures)
-    return f'<div style="display:flex;flex-wrap:wrap;gap:10px 24px;margin:12px 0 4px">{inside}</div>'
-
-
-def _table(drawn: Sequence[Curve]) -> str:
-    """Last and best value of each metric; best is left empty where better has no direction."""
-    if not drawn:
-        return ""
-    has_best = any(curve.best is not None for curve in drawn)
-    head = "".join(
-        f'<th style="{cell};{FAINT};font-weight:400;text-align:{side}">{name}</th>'
-        for cell, name, side in (
-            (FIRST, "", "left"),
-            (CELL, "last", "right"),
-            (CELL, "○ best" if has_best else "", "right"),
-            (CELL, "at" if has_best else "", "left"),
-        )
-    )
-    body = "".join(_row(curve) for curve in drawn[:_MOST_ROWS])
-    more = len(drawn) - _MOST_ROWS
-    rest = f'<div style="{FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
-    return (
-        '<table style="border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto">'
-        f'<thead><tr style="border-bottom:1px solid {LINE};background:transparent">{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>{rest}"
-    )
-
-
 def _row(curve: Curve) -> str:
     last = number(curve.last)
     best = "" if curve.best is None else number(curve.ys[curve.best])
@@ -177,7 +228,8 @@ def _row(curve: Curve) -> str:
         f"{escape(shorten(curve.name, 40))}</td>"
         f'<td style="{CELL};text-align:right;{alarm(last)}">{escape(last)}</td>'
         f'<td style="{CELL};text-align:right">{escape(best)}</td>'
-        f'<td style="{CELL};text-align:left;opacity:.68">{escape(curve.best_at)}</td></tr>'
+        f'<td style="{CELL};text-align:left;opacity:.68">{escape(curve.best_at)}</td>'
+        f'<td style="{CELL};text-align:left;{MONO};letter-spacing:-1px">{sparkline(curve)}</td></tr>'
     )
 
 

@@ -21,6 +21,8 @@ PER_SECOND = 4.0
 
 SHOWN_METRICS = 12
 SHOWN_NOTES = 20
+SHOWN_PACES = 8
+SHOWN_USAGES = 64
 
 
 class Display(Protocol):
@@ -186,6 +188,38 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of a run.
+
+    Attributes:
+        name: ``starting``, ``first step`` or ``training``.
+        took: e.g. ``4.1 s``.
+        over: the next one has begun.
+    """
+
+    name: str
+    took: str
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RankPace:
+    """How one rank goes.
+
+    Attributes:
+        rank: its number.
+        step: e.g. ``23 ms``.
+        waits: share of that it waits for the others, 0 to 1.
+        slowest: the others wait for it.
+    """
+
+    rank: int
+    step: str
+    waits: float
+    slowest: bool
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A run in words, the same for every display. Unknown things are empty strings or None.
 
@@ -208,6 +242,15 @@ class View:
         failure: first cause, or None.
         run_id: the run's id.
         folder: its folder.
+        left: e.g. ``~3:50 left``.
+        step_time: e.g. ``23 ms/step``.
+        phases: what it has gone through, the present one last.
+        paces: of the ranks that are in a fit, the slowest first where there are many.
+        value: what rank 0's function returned, in a few words.
+        usage: of each rank, processors and memory in use.
+        draws: curves are to be expected.
+        seed: base seed.
+        versions: of what it runs with.
     """
 
     function: str
@@ -228,6 +271,15 @@ class View:
     failure: Failure | None
     run_id: str
     folder: str
+    left: str = ""
+    step_time: str = ""
+    phases: tuple[Phase, ...] = ()
+    paces: tuple[RankPace, ...] = ()
+    value: str = ""
+    usage: tuple[str, ...] = ()
+    draws: bool = False
+    seed: int = 0
+    versions: str = ""
 
 
 def view(header: RunRecord, state: RunState, now_s: float) -> View:
@@ -260,7 +312,96 @@ def view(header: RunRecord, state: RunState, now_s: float) -> View:
         failure=_failure(header, state, standing),
         run_id=one_line(header.id),
         folder=one_line(header.folder),
+        left=_left(state, standing, now_s),
+        step_time=_step_time(state),
+        phases=_phases(header, state, until_s),
+        paces=_paces(header, state, standing),
+        value=one_line(state.told),
+        usage=_usage(state),
+        draws=header.draws,
+        seed=header.seed,
+        versions=one_line(_versions(header)),
     )
+
+
+def _left(state: RunState, standing: Status, now_s: float) -> str:
+    """How long the fit takes still, if it goes on as since its first step."""
+    first, latest = state.trains, state.progress
+    done, before = _fraction(latest), _fraction(first)
+    if standing.over or first is None or latest is None or done is None or before is None or done <= before:
+        return ""
+    spent_s = latest.time_s - first.time_s
+    if spent_s < 1.0:
+        return ""
+    left_s = spent_s * (1 - done) / (done - before) - max(0.0, now_s - latest.time_s)
+    return f"~{elapsed(max(0.0, left_s))} left"
+
+
+def _step_time(state: RunState) -> str:
+    seconds = [rank.step_s for rank in state.ranks.values() if rank.step_s is not None]
+    return f"{_milliseconds(max(seconds))}/step" if seconds else ""
+
+
+def _milliseconds(seconds: float) -> str:
+    """With two significant digits, which is as steady as it is exact."""
+    return f"{float(f'{1000 * seconds:.2g}'):,g} ms"
+
+
+def _phases(header: RunRecord, state: RunState, until_s: float) -> tuple[Phase, ...]:
+    """What the run has gone through."""
+    names = (
+        ("starting", "first step", "training") if header.draws or state.trains else ("starting", "running")
+    )
+    first_s = None if state.trains is None else state.trains.time_s
+    marks = (
+        [header.started_s, state.ready_s, first_s] if len(names) == 3 else [header.started_s, state.ready_s]
+    )
+    known = [mark for mark in marks if mark is not None]
+    ends = [*known[1:], until_s]
+    return tuple(
+        Phase(name, elapsed(end - begin, precise=over), over)
+        for at, (name, begin, end) in enumerate(zip(names, known, ends, strict=False))
+        for over in (at < len(known) - 1 or state.ended_s is not None,)
+    )
+
+
+def _paces(header: RunRecord, state: RunState, standing: Status) -> tuple[RankPace, ...]:
+    """Of ranks in a fit; who waits least is waited for."""
+    going = {
+        number: (rank.step_s, rank.waited)
+        for number, rank in sorted(state.ranks.items())
+        if rank.step_s is not None and rank.waited is not None
+    }
+    if (header.workers or 1) < 2 or not going:
+        return ()
+    least, most = min(waited for _, waited in going.values()), max(waited for _, waited in going.values())
+    paces = [
+        RankPace(
+            number, _milliseconds(step_s), round(20 * waited) / 20, waited == least and most - least > 0.1
+        )
+        for number, (step_s, waited) in going.items()
+    ]
+    if len(paces) <= SHOWN_PACES:
+        return tuple(paces)
+    return tuple(sorted(paces, key=lambda pace: (pace.waits, pace.rank))[:SHOWN_PACES])
+
+
+def _usage(state: RunState) -> tuple[str, ...]:
+    """Processors and memory of each rank, as far as it has told."""
+    said = []
+    for number, rank in sorted(state.ranks.items()):
+        parts = [
+            f"{rank.cores:.1f} cores" if rank.cores is not None else "",
+            f"{rank.memory_bytes / 1e6:,.0f} MB" if rank.memory_bytes else "",
+        ]
+        if any(parts):
+            said.append(f"rank {number}: {', '.join(part for part in parts if part)}")
+    return tuple(said[:SHOWN_USAGES])
+
+
+def _versions(header: RunRecord) -> str:
+    packages: dict[str, str] = header.environment.get("packages") or {}
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 _STATUS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from obl_magic.display.charts.bars import deltas_svg, importances_svg
+from obl_magic.display.charts.bars import MOST_BARS, deltas_svg, importances_svg
 from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE
 from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
 from obl_magic.display.frame import (
@@ -17,15 +17,17 @@ from obl_magic.display.frame import (
     FAINT,
     FIRST,
     MONO,
+    ONE_LINE,
     TONES,
     alarm,
     dotted,
-    facts,
+    folded,
     foot,
     frame,
     headline,
+    line,
     listed,
-)
+)  # fmt: skip
 from obl_magic.display.run.view import shorten
 from obl_magic.display.study.view import (
     NOTHING,
@@ -42,65 +44,81 @@ from obl_magic.rundir.record import StudyRecord
 _TABLE = "border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto"
 _NARROW = CELL.replace("padding-left:24px", "padding-left:12px")
 _BARE = "background:transparent;border:0"
+ROWS = 10
+"""Of trials that ended, for which a panel keeps room."""
 _COUNTS = ("parameters", "inputs", "layers")
 
 
-def study_panel_html(shown: StudyView) -> str:
-    """The panel of a study that is on its way."""
-    return frame(
-        headline(shown.function, shown.status, shown.elapsed, shown.aim),
-        facts((shown.world, *shown.method), shown.digest),
-        _bar(shown),
-        _counts(shown),
-        _best(shown),
-        _running(shown),
-        _trials(shown),
-        _components(shown),
-        listed(shown.remarks),
-    )
+def study_panel_html(shown: StudyView, pictures: Sequence[str] = ()) -> str:
+    """The panel of a study that is on its way; it is as high as the still that will take its place."""
+    return frame(*_body(shown, pictures), foot(shown.study_id, shown.folder, "study", _again(shown)))
 
 
 def study_still_html(header: StudyRecord, state: StudyState) -> str:
     """What stays of a study in the notebook; of one on its way, what is known so far."""
     shown = study_view(header, state, STILL_ROWS)
     return frame(
-        headline(shown.function, shown.status, shown.elapsed, shown.aim),
-        facts((shown.world, *shown.method), shown.digest),
-        _space(shown),
-        "" if shown.status.over else _bar(shown),
+        *_body(shown, study_pictures(header, state, shown)), foot(shown.study_id, shown.folder, "study")
+    )
+
+
+def _body(shown: StudyView, pictures: Sequence[str]) -> tuple[str, ...]:
+    """What panel and still have in common."""
+    over = shown.status.over
+    time = [(shown.elapsed, 8)] if over else [(f"{shown.elapsed} elapsed", 13), (shown.left, 12)]
+    digest = f"sha256 {shown.digest}" if shown.digest else ""
+    return (
+        headline(shown.function, shown.status, *time, aim=shown.aim),
+        line(
+            f'<span style="{FAINT}">{dotted([escape(each) for each in (shown.world, *shown.method, digest)])}</span>'
+        ),
+        line(f'<span style="{FAINT};{MONO};font-size:11px">{escape(shown.space)}</span>', shown.space),
+        _bar(shown),
         _counts(shown),
         _best(shown),
-        "" if shown.status.over else _running(shown),
-        *_pictures(header, state, shown),
-        _trials(shown),
-        _components(shown),
-        listed(shown.remarks),
-        foot(shown.study_id, shown.folder, "study"),
+        _side_by_side(shown, pictures),
+        _rows(shown),
+        _notes(shown),
     )
 
 
-def _pictures(header: StudyRecord, state: StudyState, shown: StudyView) -> list[str]:
+def study_pictures(header: StudyRecord, state: StudyState, shown: StudyView) -> tuple[str, ...]:
+    """A search's history, slices and importances; an ablation's bars."""
     if header.kind != "search":
-        return [_side_by_side(deltas_svg(header, shown.components))]
-    return [
-        _side_by_side(history_svg(header, state), importances_svg(state)),
-        _side_by_side(*slices_svg(header, state)),
-    ]
+        return (deltas_svg(header, shown.components),)
+    return (history_svg(header, state), *slices_svg(header, state), importances_svg(state))
 
 
-def _side_by_side(*pictures: str) -> str:
-    inside = "".join(f'<div style="flex:0 1 auto">{picture}</div>' for picture in pictures if picture)
+def _side_by_side(shown: StudyView, pictures: Sequence[str]) -> str:
+    inside = "".join(f'<div style="flex:0 0 auto">{picture}</div>' for picture in pictures if picture)
+    if not inside and shown.status.over:
+        return ""
+    height = 68 + 20 * min(shown.planned - 1, MOST_BARS) if shown.planned > 1 else 196
     return (
-        f'<div style="display:flex;flex-wrap:wrap;gap:10px 16px;margin:12px 0 4px">{inside}</div>'
-        if inside
-        else ""
+        f'<div style="display:flex;gap:10px 16px;margin:8px 0;height:{height}px;overflow-x:auto;overflow-y:hidden">'
+        f"{inside}</div>"
     )
 
 
-def _space(shown: StudyView) -> str:
-    if not shown.space:
+def _rows(shown: StudyView) -> str:
+    """Trials on their way and those that have ended, in a place that keeps its height."""
+    inside = f"{_running(shown)}{_trials(shown)}{_components(shown)}"
+    if not inside and shown.status.over:
         return ""
-    return f'<div style="{FAINT};{MONO};font-size:11px;overflow-wrap:anywhere">{escape(shown.space)}</div>'
+    rows = min(shown.worlds, 4) + (shown.planned or min(shown.wanted or ROWS, ROWS))
+    return f'<div style="height:{36 + 27 * rows}px;overflow:auto">{inside}</div>'
+
+
+def _notes(shown: StudyView) -> str:
+    """The remarks, folded."""
+    if not shown.remarks:
+        return line("")
+    noun = "note" if len(shown.remarks) == 1 else "notes"
+    return folded(f"{len(shown.remarks)} {noun}: {escape(shown.remarks[0])}", listed(shown.remarks))
+
+
+def _again(shown: StudyView) -> str:
+    return f"page reloaded? %oblivious attach {shown.study_id}" if shown.study_id else ""
 
 
 def _bar(shown: StudyView) -> str:
@@ -119,22 +137,21 @@ def _bar(shown: StudyView) -> str:
 
 def _counts(shown: StudyView) -> str:
     busy = f'<span style="opacity:.68">{escape(shown.busy)}</span>' if shown.busy else ""
-    return f'<div style="font-size:12.5px;margin-top:4px">{dotted([escape(shown.counts), busy])}</div>'
+    return line(dotted([escape(shown.counts), busy]))
 
 
 def _best(shown: StudyView) -> str:
     """The best value, or an ablation's base, large; its parameters beside it."""
+    title = escape(f"{'base' if shown.best_of == 'base' else 'best'} {shorten(shown.quantity, 40)}")
     if not shown.best:
-        none = "no trial succeeded" if shown.status.over else ""
-        return f'<div style="{FAINT}">{none}</div>' if none else ""
-    title = f"{'base' if shown.best_of == 'base' else 'best'} {shorten(shown.quantity, 40)}"
+        title = "no trial succeeded" if shown.status.over else "&nbsp;"
     of = "" if shown.best_of == "base" else escape(shown.best_of)
-    params = f'<span style="{MONO};font-size:12px;overflow-wrap:anywhere">{escape(shown.best_params)}</span>'
+    large = f'<span style="font-size:17px;line-height:1.3;font-weight:600">{escape(shown.best)}</span>'
+    params = f'<span style="{MONO};font-size:12px">{escape(shown.best_params)}</span>'
     return (
-        f'<div style="margin-top:8px"><div style="{FAINT}">{escape(title)}</div> '
-        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 12px">'
-        f'<span style="font-size:17px;line-height:1.3;font-weight:600">{escape(shown.best)}</span> '
-        f"<span>{of}</span> {params if shown.best_params else ''}</div></div>"
+        f'<div style="margin-top:4px;height:44px"><div style="{FAINT}">{title}</div> '
+        f'<div style="{ONE_LINE}">{large} &ensp;<span>{of}</span>&ensp;'
+        f"{params if shown.best_params else ''}</div></div>"
     )
 
 
@@ -167,7 +184,7 @@ def _trials(shown: StudyView) -> str:
     more = [f"… and {shown.trials_more:,} more in study.trials"] if shown.trials_more else []
     more += [f"{shown.names_more:,} more parameters in study.trials"] if shown.names_more else []
     rest = "".join(f'<div style="{FAINT}">{text}</div>' for text in more)
-    return _scrolling(f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>') + rest
+    return f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>' + rest
 
 
 def _trial_row(line: TrialLine) -> str:
@@ -195,7 +212,7 @@ def _components(shown: StudyView) -> str:
     body = "".join(_component_row(line, known) for line in shown.components[:STILL_ROWS])
     left = len(shown.components) - STILL_ROWS
     more = f'<div style="{FAINT}">… and {left:,} more in result.table</div>' if left > 0 else ""
-    return _scrolling(f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>') + more
+    return f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>' + more
 
 
 def _component_row(line: ComponentLine, known: Sequence[str]) -> str:
@@ -212,9 +229,7 @@ def _component_row(line: ComponentLine, known: Sequence[str]) -> str:
 
 def _remark(line: ComponentLine) -> str:
     """What the status column says beside the symbol, short enough for names that are long."""
-    if line.noise:
-        return '<span title="within noise">noise</span>'
-    return "" if line.mark.word == "succeeded" else escape(line.mark.word)
+    return escape(line.verdict) if line.mark.word == "succeeded" else escape(line.mark.word)
 
 
 def _error_row(error: str, columns: int) -> str:
@@ -241,7 +256,3 @@ def _cell(inside: str, style: str, side: str = "left") -> str:
 
 def _symbol(of: Mark) -> str:
     return f'<span style="color:{TONES[of.tone]}" title="{escape(of.word)}">{of.symbol}</span>'
-
-
-def _scrolling(table: str) -> str:
-    return f'<div style="overflow:auto;max-height:520px">{table}</div>'

@@ -236,8 +236,7 @@ def _components(shown: StudyView) -> list[str]:
 
 def _remark(line: ComponentLine) -> str:
     word = line.mark.word if line.mark.word != "succeeded" else ""
-    noise = "within noise" if line.noise else ""
-    return " ".join(part for part in (word, noise, line.error) if part)
+    return " ".join(part for part in (word, line.verdict, line.error) if part)
 
 
 def _both_sides(line: ComponentLine, top: float) -> str:

@@ -81,7 +81,7 @@ class ComponentRow:
         kind: ``feature``, ``layer``, ``group``, ``model`` or ``flag``; of the base run anything else.
         value: mean over the repeats, or None.
         delta: value − base, or None.
-        std: spread of delta, or None.
+        std: spread of the value over the repeats, or None.
         repeats: runs that succeeded.
         status: as of a trial.
         within_noise: whether the delta may be chance, or None where that cannot be said.
@@ -89,6 +89,7 @@ class ComponentRow:
         inputs: features that were left, or None.
         layers: or None.
         error: one line, or "".
+        interval: half of the 95 % confidence interval of the paired difference, which decides, or None.
     """
 
     component: str
@@ -103,6 +104,7 @@ class ComponentRow:
     inputs: int | None = None
     layers: int | None = None
     error: str = ""
+    interval: float | None = None
 
     @property
     def base(self) -> bool:
@@ -214,7 +216,9 @@ class ComponentLine:
         base: nothing was taken away.
         noise: the delta may be chance.
         change: delta as a number, or None.
-        spread: std as a number, or None.
+        spread: half of the interval in which the change is, or None.
+        interval: the same in words, or "".
+        verdict: ``clear``, ``not clear (3 repeats)``, or "" where one repeat says nothing.
         harm: whether the quantity is worse without it.
     """
 
@@ -233,6 +237,8 @@ class ComponentLine:
     noise: bool
     change: float | None
     spread: float | None
+    interval: str
+    verdict: str
     harm: bool
 
 
@@ -266,6 +272,10 @@ class StudyView:
         remarks: sentences.
         study_id: the study's id.
         folder: its folder.
+        left: e.g. ``~3:50 left``.
+        planned: how many components there will be, the base run among them.
+        worlds: trials that run at a time.
+        wanted: trials, or 0 while open.
     """
 
     function: str
@@ -293,6 +303,10 @@ class StudyView:
     remarks: tuple[str, ...]
     study_id: str
     folder: str
+    left: str = ""
+    planned: int = 0
+    worlds: int = 1
+    wanted: int = 0
 
 
 def study_view(header: StudyRecord, state: StudyState, most: int = LIVE_ROWS) -> StudyView:
@@ -337,6 +351,10 @@ def study_view(header: StudyRecord, state: StudyState, most: int = LIVE_ROWS) ->
         remarks=tuple(one_line(text) for text in header.lines),
         study_id=one_line(header.id),
         folder=one_line(header.folder),
+        left=_left(header, state),
+        planned=(header.wanted or 0) // max(1, header.repeats) if header.kind != "search" else 0,
+        worlds=header.worlds,
+        wanted=header.wanted or 0,
     )
 
 
@@ -510,6 +528,21 @@ def _busy(shares: tuple[float, ...]) -> str:
     return f"worlds busy {min(known)}–{max(known)} %"
 
 
+def _left(header: StudyRecord, state: StudyState) -> str:
+    """How long it takes still, if the trials to come take as long as those that have ended."""
+    done = sum(_status(row, state) in _ENDED for row in state.rows)
+    if state.status != "running" or not done or header.wanted is None or header.wanted <= done:
+        return ""
+    return f"~{elapsed((state.now_s - header.started_s) / done * (header.wanted - done))} left"
+
+
+def _verdict(row: ComponentRow) -> str:
+    """Whether so large a change comes by chance in one of twenty studies at most."""
+    if row.base or row.within_noise is None:
+        return ""
+    return f"not clear ({row.repeats} repeats)" if row.within_noise else "clear"
+
+
 def _curve(row: TrialRow) -> Curve | None:
     if not row.curve:
         return None
@@ -535,7 +568,7 @@ def _aligned(value: float | None, digits: int | None, signed: bool = False) -> s
 
 def _component(header: StudyRecord, row: ComponentRow, digits: int | None) -> ComponentLine:
     change = None if row.base else placed(row.delta)
-    spread = placed(row.std)
+    spread = placed(row.interval)
     return ComponentLine(
         name=shorten(one_line(row.component), 40),
         kind=shorten(one_line(row.kind), 24) if not row.base else "",
@@ -552,6 +585,8 @@ def _component(header: StudyRecord, row: ComponentRow, digits: int | None) -> Co
         noise=bool(row.within_noise) and not row.base,
         change=change,
         spread=abs(spread) if spread else None,
+        interval="" if spread is None else _aligned(abs(spread), digits),
+        verdict=_verdict(row),
         harm=change is not None and harm(header, change) > 0,
     )
 
