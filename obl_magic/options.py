@@ -164,7 +164,7 @@ class RunOptions:
     """
 
     workers: int | None = option(
-        None, "number of ranks; without it the function runs here: --workers 4", read=int, short="w", told=True,
+        None, "number of ranks; without it the function runs here: --workers 2", read=int, short="w", told=True,
         more="For a study: of all trials together.", check=_whole(1, "a whole number of ranks", 2),
     )  # fmt: skip
     engine: str = option(

@@ -13,7 +13,8 @@ from kernel import Kernel
 
 import obl_magic
 from obl_magic.api.stub import stub
-from obl_magic.notebook.options import as_markdown, completions, given, misplaced
+from obl_magic.errors import UsageProblem
+from obl_magic.notebook.options import Offers, as_markdown, completions, given, help_on, meant, misplaced
 from obl_magic.options import OPTIONS, RunOptions, StudyOptions, keywords
 
 PACKAGE = Path(obl_magic.__file__).parent
@@ -88,6 +89,63 @@ def test_an_option_of_another_call_is_found(call: str, typed: dict[str, Any], fl
 def test_flags_and_their_words_are_offered(line: str, offered: list[str]) -> None:
     """Where they make sense."""
     assert completions(line) == offered
+
+
+THERE = Offers(
+    words=("runs", "attach"),
+    functions=("train", "evaluate"),
+    runs=("study", "20261127-1"),
+    values=("my_space",),
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("%%oblivious -f tr", ["train"]),
+        ("%%oblivious --function ", ["train", "evaluate"]),
+        ("%%oblivious -w 2 --params ", ["best", "study", "20261127-1"]),
+        ("%%oblivious --resume s", ["study"]),
+        ("%%oblivious --space m", ["my_space"]),
+        ("%oblivious ", ["runs", "attach"]),
+        ("%oblivious attach 2", ["20261127-1"]),
+        ("%oblivious runs ", []),
+        ("%%oblivious ", []),
+    ],
+)
+def test_what_there_is_to_be_named_is_offered(line: str, offered: list[str]) -> None:
+    """Functions, runs, dicts, and what a line can do."""
+    assert completions(line, THERE) == offered
+
+
+@pytest.mark.parametrize(
+    ("error", "example"),
+    [
+        ("unrecognized arguments: --workrs", "--workers 2"),
+        ("unrecognized arguments: --trails=3", "--trials 30"),
+        ("unrecognized arguments: --xyz", ""),
+        ("argument -w/--workers: expected one argument", ""),
+    ],
+)
+def test_an_option_that_is_almost_one_is_guessed(error: str, example: str) -> None:
+    """With its example; nothing is guessed where nothing is like it."""
+    assert meant(error) == example
+
+
+def test_help_tells_all_that_is_known_of_an_option() -> None:
+    """By its name or its flag; without one, of all options in groups."""
+    assert help_on(["verify"]) == help_on(["--verify"])
+    assert "without it: auto" in help_on(["verify"])
+    assert "prove themselves at their calls" in help_on(["verify"])
+    whole = help_on([])
+    assert [line for line in whole.splitlines() if line.endswith(":")][:3] == [
+        "The world:", "What it begins with:", "The promise:",
+    ]  # fmt: skip
+    with pytest.raises(
+        UsageProblem,
+        match=r"^got %oblivious help wokers; expected an option of %%oblivious; do: %oblivious help --workers$",
+    ):
+        help_on(["wokers"])
 
 
 def test_every_option_ends_its_help_with_an_example_of_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from obl_magic.export import export as write
 from obl_magic.launch.on_ranks import wanted
 from obl_magic.notebook.attach import attach as show_again
 from obl_magic.notebook.attach import attach_study
-from obl_magic.notebook.options import misplaced
+from obl_magic.notebook.options import help_on, misplaced
 from obl_magic.notebook.prune import prunable, remove, told
 from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
@@ -25,9 +26,10 @@ from obl_magic.setup import doctor
 from obl_magic.setup.doctor import choose_engine
 from obl_magic.specs import parse_components, parse_space
 from obl_magic.study.find import is_study, open_results
+from obl_magic.study.results import Results
 from obl_magic.world.standby import STANDBY
 
-WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor")
+WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor", "help")
 _WHEN = "%Y-%m-%d %H:%M:%S"
 
 
@@ -72,6 +74,8 @@ def line_magic(
     if not words:
         raise UsageProblem("%oblivious alone", f"one of {', '.join(WORDS)}", "%oblivious runs")
     word, rest = words[0], list(words[1:])
+    if word in ("attach", "logs", "stop", "export"):
+        rest = [_meant(name, namespace or {}) for name in rest]
     if word == "runs":
         return runs_table()
     if word == "doctor":
@@ -88,7 +92,27 @@ def line_magic(
         return Table(*_both(prune(rest, keep, older_days, dry_run)))
     if word == "export":
         return Table(*_both(export(rest, namespace)))
-    raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", "%oblivious runs")
+    if word == "help":
+        return Table(*_both(help_on(rest)))
+    close = difflib.get_close_matches(word, WORDS, n=1) or ["runs"]
+    raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", f"%oblivious {close[0]}")
+
+
+def is_held(value: Any) -> bool:
+    """Whether a value is a run or a study."""
+    return isinstance(value, (Run, Results))
+
+
+def newest_ids(most: int = 20) -> tuple[str, ...]:
+    """Ids of the newest runs and studies beside this notebook, the newest first."""
+    ids = [run.id for run in existing_runs()] + [study.id for study in existing_studies()]
+    return tuple(sorted(ids, reverse=True)[:most])
+
+
+def _meant(name: str, names: Mapping[str, Any]) -> str:
+    """A run's id, of a name that ``--out`` has bound; else what was typed."""
+    held = names.get(name)
+    return held.id if isinstance(held, (Run, Results)) else name
 
 
 def runs_table() -> Any:
@@ -189,6 +213,8 @@ def attach(rest: Sequence[str]) -> Any:
 
 def export(rest: Sequence[str], namespace: Mapping[str, Any] | None) -> str:
     """Writes a script that reproduces a run; the sentence that says so."""
+    if len(rest) == 1 and (runs := existing_runs()):
+        rest = [runs[-1].id, *rest]
     if len(rest) != 2:
         raise UsageProblem(
             " ".join(["%oblivious export", *rest]), "a run and a file", "%oblivious export RUN train.py"
@@ -337,6 +363,8 @@ def check_before_the_cell(workers: int | None, engine: str) -> None:
 
 
 def _logs(rest: Sequence[str], rank: int) -> str:
+    if not rest and (runs := existing_runs()):
+        rest = [runs[-1].id]
     if len(rest) != 1:
         raise UsageProblem(
             "%oblivious logs " + " ".join(rest), "one run's id", "%oblivious logs RUN --rank 0"

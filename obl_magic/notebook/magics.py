@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import keyword
 import linecache
 import re
+from types import FunctionType
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -18,7 +20,7 @@ from obl_magic.api.study import ablate, search
 from obl_magic.capture.function_source import read_cell
 from obl_magic.errors import OblError, UsageProblem
 from obl_magic.notebook import commands
-from obl_magic.notebook.options import completions, given, typed
+from obl_magic.notebook.options import Offers, as_text, completions, given, meant, typed
 from obl_magic.options import OPTIONS
 from obl_magic.values import CellSource
 
@@ -174,7 +176,7 @@ def _parse(parser: MagicArgumentParser, line: str) -> Any:
         raise UsageProblem(
             f"%%oblivious {line.strip()} ({error})",
             "the options that %%oblivious? lists",
-            "%%oblivious --workers 2",
+            f"%%oblivious {meant(str(error)) or '--workers 2'}",
         ) from None
 
 
@@ -268,6 +270,21 @@ def _number_of_this_cell(shell: InteractiveShell) -> int:
     return max(getattr(shell.compile, "_filename_map", {}).values(), default=shell.execution_count)
 
 
+def _in_groups(magic: Any) -> None:
+    """What ``%%oblivious?`` shows: the sentence, then the options in groups rather than by the alphabet."""
+    said = (magic.__doc__ or "").partition("positional arguments:")[0]
+    said = inspect.cleandoc(said[said.find("Run the training") :])
+    known = {option.flag for option in OPTIONS}
+    lines = [f"Of %oblivious, one line ({', '.join(commands.WORDS)}):"]
+    for action in magic.parser._actions:
+        if action.option_strings and not known & {*action.option_strings, "--help"}:
+            lines += [f"  {action.option_strings[-1]}", f"      {action.help.replace('%%', '%')}"]
+    magic.__doc__ = "\n\n".join([said, as_text(), "\n".join(lines)])
+
+
+_in_groups(ObliviousMagics.oblivious)
+
+
 def load(shell: InteractiveShell) -> None:
     """Registers the magics in a shell."""
     unload(shell)
@@ -280,9 +297,20 @@ def _offered(shell: InteractiveShell) -> Any:
     def oblivious_options(text: str) -> list[str]:
         """What may follow in a line of the magic; IPython completes the word ``text``."""
         line = str(shell.Completer.text_until_cursor)
-        return completions(line) if re.match(r"%%?oblivious\s", line) else []
+        return completions(line, _there_is(shell)) if re.match(r"%%?oblivious\s", line) else []
 
     return oblivious_options
+
+
+def _there_is(shell: InteractiveShell) -> Offers:
+    """What the notebook and its folder have that may be named."""
+    mine = {name: value for name, value in shell.user_ns.items() if not name.startswith("_")}
+    return Offers(
+        words=commands.WORDS,
+        functions=tuple(name for name, value in mine.items() if isinstance(value, FunctionType)),
+        runs=(*(name for name, value in mine.items() if commands.is_held(value)), *commands.newest_ids()),
+        values=tuple(name for name, value in mine.items() if isinstance(value, dict)),
+    )
 
 
 def unload(shell: InteractiveShell) -> None:

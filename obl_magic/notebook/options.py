@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from argparse import BooleanOptionalAction
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from obl_magic.errors import UsageProblem
 from obl_magic.options import OPTIONS, Option, keywords
 
 
@@ -41,24 +45,112 @@ def misplaced(call: str, parsed: Any) -> Option | None:
     return None
 
 
-def completions(before: str) -> list[str]:
-    """What may be typed next: flags, or the words that the last one takes.
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What there is that may be named.
+
+    Attributes:
+        words: what ``%oblivious`` can do.
+        functions: of the notebook.
+        runs: names and ids of runs and studies.
+        values: names of the notebook's dicts.
+    """
+
+    words: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+OF_RUNS = ("attach", "logs", "stop", "export")
+
+
+def completions(before: str, there: Offers = Offers()) -> list[str]:
+    """What may be typed next: flags, the words that the last one takes, or names of what there is.
 
     Args:
         before: the magic's line so far, up to the cursor.
+        there: what may be named.
     """
     *words, begun = before.split(" ")
-    flags = {option.flag: option for option in OPTIONS}
+    flags = {option.flag: option for option in OPTIONS} | {
+        f"-{each.short}": each for each in OPTIONS if each.short
+    }
     last = flags.get(words[-1]) if words else None
-    if last is not None and last.choices:
-        return [word for word in last.choices if word.startswith(begun)]
+    taken = _taken(last, there) if last else ()
+    if not taken and before.startswith("%oblivious") and len(words) in (1, 2):
+        taken = there.words if len(words) == 1 else there.runs if words[1] in OF_RUNS else ()
+    if taken:
+        return [word for word in taken if word.startswith(begun)]
     if not begun.startswith("-"):
         return []
     offered = [
-        *flags,
+        *(flag for flag in flags if flag.startswith("--")),
         *("--no" + flag[1:] for flag, option in flags.items() if option.action is BooleanOptionalAction),
     ]
     return sorted(flag for flag in offered if flag.startswith(begun))
+
+
+def _taken(option: Option, there: Offers) -> tuple[str, ...]:
+    """The words that an option takes."""
+    if option.name == "function":
+        return there.functions
+    if option.name in ("params", "init_from", "resume"):
+        return ("best", *there.runs) if option.name != "resume" else there.runs
+    return there.values if option.name in ("space", "study") else option.choices
+
+
+def meant(error: str) -> str:
+    """What may have been meant by an option that there is not, with its example; "" where nothing is like it.
+
+    Args:
+        error: argparse's sentence.
+    """
+    _, _, unknown = error.partition("unrecognized arguments: ")
+    flags = {option.flag: option for option in OPTIONS}
+    close = difflib.get_close_matches(unknown.partition(" ")[0].partition("=")[0], flags, n=1)
+    return flags[close[0]].help.rpartition(": ")[2] if close else ""
+
+
+def as_text(of: Iterable[Option] = OPTIONS) -> str:
+    """Options in groups, each with what it is for and an example."""
+    of = list(of)
+    lines = []
+    for group in dict.fromkeys(option.group for option in of):
+        lines += ["", f"{group}:"]
+        for option in (each for each in of if each.group == group):
+            what, _, example = option.help.rpartition(": ")
+            short = f"-{option.short}, " if option.short else ""
+            other = f", --no-{option.flag[2:]}" if option.action is BooleanOptionalAction else ""
+            lines += [f"  {short}{option.flag}{other}", f"      {what}; e.g. {example}"]
+    return "\n".join(lines).lstrip("\n")
+
+
+def help_on(names: Sequence[str]) -> str:
+    """What some options are for, with all that the docs say; without a name, of all options in short.
+
+    Args:
+        names: with dashes or without.
+
+    Raises:
+        UsageProblem: there is no such option.
+    """
+    if not names:
+        return as_text()
+    known = {option.name: option for option in OPTIONS}
+    said = []
+    for name in names:
+        option = known.get(name.lstrip("-").replace("-", "_"))
+        if option is None:
+            close = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=1) or ["workers"]
+            raise UsageProblem(
+                f"%oblivious help {name}",
+                "an option of %%oblivious",
+                f"%oblivious help {known[close[0]].flag}",
+            )
+        default = "" if option.default in (None, ()) else f"\n      without it: {option.default}"
+        said.append(f"{as_text([option])}{default}" + (f"\n      {option.more}" if option.more else ""))
+    return "\n\n".join(said)
 
 
 def as_markdown() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass
 
@@ -41,12 +42,13 @@ class Objective:
         """That the function gives no such number, with the names that there are."""
         known = self.names(state)
         option = f"--{self.direction}"
+        close = difflib.get_close_matches(self.quantity, known, n=1) or known
         return UsageProblem(
             f"{option} {self.quantity}, which the function neither returns nor reports",
             f"one of {', '.join(known)}"
             if known
             else "a function that returns a number or a dict, or reports one",
-            f"{option} {known[0]}" if known else f"return {{'{self.quantity}': ...}}",
+            f"{option} {close[0]}" if close else f"return {{'{self.quantity}': ...}}",
         )
 
     def problem(self, value: float) -> str:

@@ -482,8 +482,10 @@ def test_the_quiet_display_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-TAGS = {*("div", "span", "details", "summary", "table", "thead", "tbody", "tr", "th", "td"), *("svg", "text", "line", "polyline"),
-        *("circle", "path", "rect")}  # fmt: skip
+TAGS = {
+    *("div", "span", "details", "summary", "table", "thead", "tbody", "tr", "th", "td"),
+    *("svg", "text", "line", "polyline", "circle", "path", "rect"),
+}
 ATTRIBUTES = {
     "class", "style", "title", "colspan", "xmlns", "width", "height", "viewbox", "role", "aria-label", "x", "y",
     "fill", "fill-opacity", "font-size", "font-weight", "text-anchor", "x1", "x2", "y1", "y2", "stroke", "d", "rx",

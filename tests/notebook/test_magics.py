@@ -736,6 +736,18 @@ def test_logs_shows_what_a_rank_printed(kernel: Kernel) -> None:
     )
 
 
+def test_a_run_is_named_by_its_variable_or_is_the_newest(kernel: Kernel) -> None:
+    """Ids are long; what --out has bound is not."""
+    succeed(kernel, magic(f"{TWO} --out older", "def train():\n    print('older')"))
+    succeed(kernel, magic(f"{TWO} --out run", PRINTS))
+    assert succeed(kernel, "%oblivious logs older").result == "older"
+    assert succeed(kernel, "%oblivious logs").result == "I am 0"
+    assert succeed(kernel, "%oblivious logs --rank 1").result == "I am 1"
+    assert kernel.run("%oblivious attach older").ename == ""
+    assert refused(kernel, "%oblivious atach older").endswith("; do: %oblivious attach")
+    assert "--verify" in succeed(kernel, "%oblivious help verify").result
+
+
 @pytest.mark.parametrize("options", ["", ONE])
 def test_export_writes_a_script_that_gives_the_same(kernel: Kernel, options: str) -> None:
     """With the cells' own text, run outside the notebook by plain Python."""
