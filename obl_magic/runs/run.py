@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from obl_magic.display.charts.figures import run_figure
 from obl_magic.display.choose import current_cell, show_still
 from obl_magic.display.run.text import summary
 from obl_magic.errors import SetupProblem, UsageProblem
@@ -29,6 +30,7 @@ from obl_magic.runs.owner import is_gone
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FOLDED_TOGETHER = 1000
 """Events that wait at most to be folded where nobody asks for the state."""
@@ -309,6 +311,15 @@ class Run:
     def notes(self) -> list[str]:
         """What was made distributed and what was not, in plain words."""
         return [note.text for note in self._state.notes]
+
+    def plot(self) -> Figure:
+        """The curves of its metrics as a matplotlib figure, which a notebook shows.
+
+        Raises:
+            SetupProblem: matplotlib is missing.
+        """
+        self.ledger.catch_up()
+        return run_figure(f"{self.record.function} · {self.id}", self.ledger.rows)
 
     def logs(self, rank: int = 0) -> str:
         """Everything a rank printed (-1: the launcher), Python and C code alike."""

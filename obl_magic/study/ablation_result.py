@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from obl_magic.display.charts.figures import ablation_figure
 from obl_magic.display.study.view import ComponentRow
 from obl_magic.errors import UsageProblem
 from obl_magic.runs.run import Run
@@ -16,6 +17,7 @@ from obl_magic.study.results import Results, labelled
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,14 @@ class AblationResult(Results):
         raise UsageProblem(
             f"the base run of {self.id}", "an ablation whose base run has ended", "result.wait()"
         )
+
+    def plot(self) -> Figure:
+        """What each component is worth, with the intervals that decide, as a matplotlib figure.
+
+        Raises:
+            SetupProblem: matplotlib is missing.
+        """
+        return ablation_figure(self.record, self.shown())
 
     def run_of(self, component: str, repeat: int = 0) -> Run:
         """The run that did without a component.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from obl_magic.display.charts.figures import search_figure
 from obl_magic.errors import UsageProblem
 from obl_magic.study.record import ranked
 from obl_magic.study.results import Results, TrialView
@@ -12,6 +13,7 @@ from obl_magic.study.results import Results, TrialView
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Study(Results):
@@ -83,6 +85,14 @@ class Study(Results):
         from obl_magic.study.plan.search import importances_of  # it imports Optuna
 
         return importances_of(self.optuna)
+
+    def plot(self) -> Figure:
+        """Its trials, the best so far and what parameters mattered, as a matplotlib figure.
+
+        Raises:
+            SetupProblem: matplotlib is missing.
+        """
+        return search_figure(self.record, self.shown())
 
     @staticmethod
     def prepare_still() -> None:
