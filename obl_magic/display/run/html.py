@@ -233,10 +233,6 @@ def _row(curve: Curve) -> str:
     )
 
 
-def _strong(text: str) -> str:
-    return f'<span style="font-weight:600">{escape(text)}</span>'
-
-
 def _few_lines(text: str, most: int) -> str:
     lines = [shorten(line, 400) for line in text.split("\n")]
     return "\n".join(lines if len(lines) <= most else [*lines[:most], "…"])
