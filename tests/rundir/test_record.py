@@ -26,7 +26,8 @@ records = st.builds(
 
 FORMAT_1 = {
     "format": 1, "id": "r-1", "function": "train", "digest": "01", "workers": 2, "engine": "mpi",
-    "engine_reason": "asked", "arguments": {"lr": "0.1"}, "provided": ["x"], "seed": 3, "settings_carried": {}, "generators_carried": {},
+    "engine_reason": "asked", "arguments": {"lr": "0.1"}, "provided": ["x"], "seed": 3,
+    "settings_carried": {}, "generators_carried": {},
     "options": {"workers": 2, "show_ranks": [0], "settings": {"batch": "global", "init_from": "w.npz"}},
     "captured": [{"path": "train -> x", "type_name": "int", "size_bytes": 9, "secret": False}], "capture_s": 0.1,
     "environment": {"python": "3.11"}, "kernel": {"pid": 7}, "lineage": {},
