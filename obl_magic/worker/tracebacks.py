@@ -32,6 +32,7 @@ def describe(error: BaseException, sources: Iterable[CellSource]) -> tuple[str, 
     report = traceback.TracebackException(
         type(error), error, _from_users_code(error.__traceback__), capture_locals=False, compact=True
     )
+    _leave_out_ours(report)
     text = "".join(report.format())
     for filename, label in labels.items():
         text = text.replace(f'File "{filename}", line', f"{label}, line")
@@ -74,6 +75,16 @@ def _from_users_code(tb: TracebackType | None) -> TracebackType | None:
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OURS):
         tb = tb.tb_next
     return tb
+
+
+def _leave_out_ours(report: traceback.TracebackException) -> None:
+    """Between the user's frames and Keras' are some of ours, of which a user can make nothing."""
+    kept = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
+    if kept:
+        report.stack[:] = kept
+    for linked in (report.__cause__, report.__context__, *(report.exceptions or ())):
+        if linked is not None:
+            _leave_out_ours(linked)
 
 
 def _where(tb: TracebackType | None, labels: dict[str, str]) -> str:

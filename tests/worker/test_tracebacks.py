@@ -102,3 +102,26 @@ class Unspeakable(Exception):
 def test_an_error_is_told_on_one_line(error: BaseException, line: str) -> None:
     """Whatever its text, even none, even one that raises."""
     assert one_line(error) == line
+
+
+def test_frames_of_ours_between_the_users_and_a_librarys_are_left_out() -> None:
+    """Of the error, of its cause and of a group."""
+    ours = str(Path(execute.__file__).with_name("in_between.py"))
+    scope: dict[str, Any] = {}
+    exec(compile("def between(call):\n    return call()", ours, "exec"), scope)
+
+    def fails() -> None:
+        raise ValueError("boom")
+
+    def effect() -> None:
+        try:
+            scope["between"](fails)
+        except ValueError as error:
+            raise ExceptionGroup("several", [RuntimeError("so")]) from error
+
+    with pytest.raises(ExceptionGroup) as caught:
+        scope["between"](effect)
+    text, _ = describe(caught.value, ())
+    assert "in_between.py" not in text
+    assert "in fails" in text
+    assert "in effect" in text

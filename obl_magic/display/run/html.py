@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from obl_magic.display.charts.curves import Curve, charts, curves, sparkline
+from obl_magic.display.charts.curves import Chart, Curve, charts, curves, sparkline
 from obl_magic.display.charts.palette import BAD, GROUND, LINE
 from obl_magic.display.charts.svg import HEIGHT, WIDTH, chart_svg
 from obl_magic.display.frame import (
-    CELL,
     FAINT,
     FIRST,
     MONO,
@@ -30,6 +29,7 @@ from obl_magic.rundir.record import RunRecord
 
 _MOST_CHARTS = 6
 _MOST_ROWS = 40
+_CELL = f"{FIRST};padding-left:14px"
 _MOST_TRACEBACK_LINES = 60
 
 
@@ -103,7 +103,7 @@ def _bar(shown: View) -> str:
         f'<div role="img" aria-label="{int(done)} % done" '
         f'style="flex:1;height:6px;border-radius:3px;background:{GROUND};overflow:hidden">'
         f'<div style="width:{done:.2f}%;height:6px;border-radius:3px;background:{colour}"></div></div>'
-        f'<div style="width:38px;text-align:right;font-size:12px">{said}</div>'
+        f'<div style="width:44px;{ONE_LINE};text-align:right;font-size:12px">{said}</div>'
         f'<div style="width:210px;{ONE_LINE};text-align:right;font-size:12px">{pace or "&nbsp;"}</div></div>'
     )
 
@@ -111,7 +111,8 @@ def _bar(shown: View) -> str:
 def _figures(shown: View, drawn: Sequence[Curve]) -> str:
     """Charts and the table of numbers, side by side where there is room, each of a height of its own."""
     pictures = "".join(
-        f'<div style="flex:0 0 auto">{chart_svg(chart)}</div>' for chart in charts(drawn)[:_MOST_CHARTS]
+        f'<div style="flex:0 0 auto">{chart_svg(chart)}</div>'
+        for chart in _first_loss(charts(drawn))[:_MOST_CHARTS]
     )
     if not pictures and shown.draws and not shown.status.over:
         pictures = (
@@ -126,6 +127,11 @@ def _figures(shown: View, drawn: Sequence[Curve]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:4px 24px;margin:8px 0">{left}{_table(drawn, pictures)}</div>'
 
 
+def _first_loss(drawn: Sequence[Chart]) -> list[Chart]:
+    """What is minimized comes first, wherever Keras names it."""
+    return sorted(drawn, key=lambda chart: chart.title != "loss")
+
+
 def _table(drawn: Sequence[Curve], beside: str) -> str:
     """Newest and best value of each metric with its course; best is left empty where better has no direction."""
     if not drawn and not beside:
@@ -133,8 +139,8 @@ def _table(drawn: Sequence[Curve], beside: str) -> str:
     head = "".join(
         f'<th style="{cell};{FAINT};font-weight:400;text-align:{side}">{name}</th>'
         for cell, name, side in (
-            (FIRST, "", "left"), (CELL, "now", "right"), (CELL, "○ best", "right"), (CELL, "at", "left"),
-            (CELL, "", "left"),
+            (FIRST, "", "left"), (_CELL, "now", "right"), (_CELL, "○ best", "right"), (_CELL, "at", "left"),
+            (_CELL, "", "left"),
         )
     )  # fmt: skip
     body = "".join(_row(curve) for curve in drawn[:_MOST_ROWS])
@@ -142,7 +148,7 @@ def _table(drawn: Sequence[Curve], beside: str) -> str:
     rest = f'<div style="{FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
     height = f"height:{HEIGHT + 4}px;" if beside else ""
     return (
-        f'<div style="flex:0 1 350px;{height}overflow:auto">'
+        f'<div style="flex:0 1 360px;{height}overflow:auto">'
         '<table style="border-collapse:collapse;border:0;margin:0;table-layout:auto;width:auto">'
         f'<thead><tr style="border-bottom:1px solid {LINE};background:transparent">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{rest}</div>"
@@ -226,10 +232,10 @@ def _row(curve: Curve) -> str:
         '<tr style="background:transparent;border:0">'
         f'<td style="{FIRST};text-align:left" title="{escape(curve.name)}">'
         f"{escape(shorten(curve.name, 40))}</td>"
-        f'<td style="{CELL};text-align:right;{alarm(last)}">{escape(last)}</td>'
-        f'<td style="{CELL};text-align:right">{escape(best)}</td>'
-        f'<td style="{CELL};text-align:left;opacity:.68">{escape(curve.best_at)}</td>'
-        f'<td style="{CELL};text-align:left;{MONO};letter-spacing:-1px">{sparkline(curve)}</td></tr>'
+        f'<td style="{_CELL};text-align:right;{alarm(last)}">{escape(last)}</td>'
+        f'<td style="{_CELL};text-align:right">{escape(best)}</td>'
+        f'<td style="{_CELL};text-align:left;opacity:.68">{escape(curve.best_at)}</td>'
+        f'<td style="{_CELL};text-align:left;{MONO};font-size:11px">{sparkline(curve, 12)}</td></tr>'
     )
 
 

@@ -93,7 +93,7 @@ def _side_by_side(shown: StudyView, pictures: Sequence[str]) -> str:
     inside = "".join(f'<div style="flex:0 0 auto">{picture}</div>' for picture in pictures if picture)
     if not inside and shown.status.over:
         return ""
-    height = 68 + 20 * min(shown.planned - 1, MOST_BARS) if shown.planned > 1 else 196
+    height = 68 + 20 * min(shown.planned - 1, MOST_BARS) if shown.planned > 1 else 184
     return (
         f'<div style="display:flex;gap:10px 16px;margin:8px 0;height:{height}px;overflow-x:auto;overflow-y:hidden">'
         f"{inside}</div>"
@@ -106,7 +106,7 @@ def _rows(shown: StudyView) -> str:
     if not inside and shown.status.over:
         return ""
     rows = min(shown.worlds, 4) + (shown.planned or min(shown.wanted or ROWS, ROWS))
-    return f'<div style="height:{36 + 27 * rows}px;overflow:auto">{inside}</div>'
+    return f'<div style="height:{36 + 22 * rows}px;overflow:auto">{inside}</div>'
 
 
 def _notes(shown: StudyView) -> str:
