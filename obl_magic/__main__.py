@@ -13,7 +13,7 @@ from obl_magic.notebook.commands import argument_value
 from obl_magic.notebook.options import typed
 from obl_magic.options import OPTIONS
 from obl_magic.setup import doctor as rooms
-from obl_magic.setup.install_horovod import install
+from obl_magic.setup import install_horovod as building
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def install_horovod(options: argparse.Namespace) -> int:
     """Builds Horovod for the TensorFlow that is installed."""
-    install(gpu=options.gpu, force=options.force)
+    building.install(gpu=options.gpu, force=options.force)
     return 0
 
 
