@@ -77,7 +77,7 @@ class LaunchedRun:
         stand_by: bool = False,
     ) -> None:
         self._ledger, self._options, self._engine, self._shown = ledger, options, engine, shown
-        self._ranks = options.workers or 1
+        self._ranks, self._shown_ranks = options.workers or 1, options.shown_ranks
         self._texts: queue.SimpleQueue[Log | Shown] = queue.SimpleQueue()
         self._stopping = stopping
         self._done = threading.Event()
@@ -135,7 +135,7 @@ class LaunchedRun:
         self._shown.end(self._ledger.state, self._ledger.rows, time.time())
 
     def _show(self) -> None:
-        many = len(self._options.shown_ranks) > 1
+        many = len(self._shown_ranks) > 1
         while True:
             try:
                 said = self._texts.get_nowait()
@@ -148,7 +148,7 @@ class LaunchedRun:
         self._shown.update(self._ledger.state, self._ledger.rows, time.time())
 
     def _queue_text(self, event: Event) -> None:
-        if event.rank in self._options.shown_ranks and (
+        if event.rank in self._shown_ranks and (
             isinstance(event, Shown) or (isinstance(event, Log) and event.stream != STARTUP)
         ):
             self._texts.put(event)
