@@ -247,7 +247,7 @@ class RunOptions:
             UsageProblem: a value, or two of them together, make no sense.
             TypeError: the call has no such option.
         """
-        table = {each.name: each for each in options_of(cls) if call in each.calls}
+        table = {each.name: each for each in keywords(call)}
         for name in given:
             if name not in table:
                 close = difflib.get_close_matches(name, table, n=1)

@@ -24,7 +24,6 @@ _FRAME = (
 ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 FAINT = "opacity:.68;font-size:12px"
 FIRST = "padding:3px 0;border:0;background:transparent;white-space:nowrap;font-size:13px"
-CELL = f"{FIRST};padding-left:24px"
 
 
 def frame(*parts: str) -> str:
@@ -79,16 +78,20 @@ def folded(summary: str, inside: str) -> str:
 
 
 def facts(said: Sequence[str], digest: str) -> str:
-    """One faint line of facts, the function's digest last.
+    """Facts in faint words, the function's digest last; for one line.
 
     Args:
         said: the facts; empty ones are left out.
         digest: first digits of the sha256, or "".
     """
-    parts = [escape(fact) for fact in said]
-    if digest:
-        parts.append(f'<span style="{MONO};font-size:11px">sha256 {escape(digest)}</span>')
-    return f'<div style="{FAINT}">{dotted(parts)}</div>'
+    parts = [*map(escape, said), f"sha256 {escape(digest)}" if digest else ""]
+    return f'<span style="{FAINT}">{dotted(parts)}</span>'
+
+
+def noted(sentences: Sequence[str]) -> str:
+    """How many notes there are and the first of them; for one line, "" where there is none."""
+    noun = "note" if len(sentences) == 1 else "notes"
+    return f"{len(sentences)} {noun}: {escape(sentences[0])}" if sentences else ""
 
 
 def listed(sentences: Sequence[str]) -> str:
@@ -100,20 +103,20 @@ def listed(sentences: Sequence[str]) -> str:
     return f'<div style="margin-top:8px;font-size:12.5px;overflow-wrap:anywhere">{lines}</div>'
 
 
-def foot(run_id: str, folder: str, noun: str = "run", also: str = "") -> str:
+def foot(run_id: str, folder: str, noun: str = "run", live: bool = False) -> str:
     """Where it is kept.
 
     Args:
         run_id: of the run or study.
         folder: as the user would type it, or "".
         noun: which of them it is.
-        also: what is said at the end of the line.
+        live: it is on its way, and may be looked for when the page is loaded again.
     """
     place = folder or (f"{noun} {run_id}" if run_id else "")
     if folder and run_id not in folder:
         place = f"{noun} {run_id} in {folder}"
     style = f"{MONO};{ONE_LINE};font-size:11px;opacity:.68;margin-top:6px;height:18px"
-    more = f"&emsp;{escape(also)}" if also else ""
+    more = f"&emsp;page reloaded? %oblivious attach {escape(run_id)}" if live and run_id else ""
     return f'<div style="{style}">{escape(place)}{more}</div>' if place else ""
 
 

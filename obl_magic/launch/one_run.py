@@ -201,6 +201,22 @@ def _begun(folder: rundir.RunDir, captured: Captured, record: RunRecord) -> Ledg
     return ledger
 
 
+def put_job(job: Job, folder: rundir.RunDir) -> None:
+    """Writes a job where rank 0 reads it; its arrays are on disk then, from where the ranks take them.
+
+    Args:
+        job: of a run, or what the trials of a study share.
+        folder: of the run, or of what they share.
+
+    Raises:
+        SetupProblem: there is no room for it.
+    """
+    files.save(job, folder, folder.job, own_modules())
+    JOBS.keep(folder.id, folder.job)
+    for buffer in job.buffers:
+        buffer.release()
+
+
 def _keep_job(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Presses) -> None:
     """Puts the job where rank 0 reads it.
 
@@ -210,16 +226,13 @@ def _keep_job(job: Job, folder: rundir.RunDir, ledger: Ledger, interrupted: Pres
     """
     try:
         with interrupts_let_through(interrupted):
-            files.save(job, folder, folder.job, own_modules())
-        JOBS.keep(folder.id, folder.job)
+            put_job(job, folder)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         ledger.add(Ended(-1, time.time(), status, str(error) or status))
         ledger.close()
         folder.tidy()
         raise
-    for buffer in job.buffers:  # on disk now, from where the ranks take them
-        buffer.release()
 
 
 def _take_over(earlier: Run, captured: Captured, folder: rundir.RunDir) -> list[str]:

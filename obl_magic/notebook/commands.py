@@ -8,7 +8,7 @@ import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import OblError, UsageProblem
@@ -98,7 +98,7 @@ def line_magic(
     raise UsageProblem(f"%oblivious {word}", f"one of {', '.join(WORDS)}", f"%oblivious {close[0]}")
 
 
-def is_held(value: Any) -> bool:
+def is_held(value: Any) -> TypeGuard[Run | Results]:
     """Whether a value is a run or a study."""
     return isinstance(value, (Run, Results))
 
@@ -112,7 +112,7 @@ def newest_ids(most: int = 20) -> tuple[str, ...]:
 def _meant(name: str, names: Mapping[str, Any]) -> str:
     """A run's id, of a name that ``--out`` has bound; else what was typed."""
     held = names.get(name)
-    return held.id if isinstance(held, (Run, Results)) else name
+    return held.id if is_held(held) else name
 
 
 def runs_table() -> Any:

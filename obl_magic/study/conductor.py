@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from obl_magic import rundir
 from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
-from obl_magic.capture.own_modules import own_modules
 from obl_magic.display.choose import current_cell, keeps_worlds_ready, showing_study
 from obl_magic.display.study.view import NoStudyDisplay, StudyDisplay
 from obl_magic.errors import OblError, RunTimedOut
@@ -22,11 +21,9 @@ from obl_magic.launch.headroom import HEADROOM
 from obl_magic.launch.interrupts import Presses, interrupts_held
 from obl_magic.launch.manifest import in_words, record_of
 from obl_magic.launch.on_ranks import wanted
-from obl_magic.launch.one_run import Call, engine_for, job_of
+from obl_magic.launch.one_run import Call, engine_for, job_of, put_job
 from obl_magic.options import StudyOptions
-from obl_magic.payload import files
 from obl_magic.rundir.record import RunRecord, StudyRecord
-from obl_magic.runs.jobs import JOBS
 from obl_magic.runs.leftovers import remove_leftovers
 from obl_magic.runs.run import LIVE
 from obl_magic.study.ablation_result import AblationResult
@@ -193,10 +190,7 @@ def _prepared(
         wish.call.inherited.lineage,
     )  # fmt: skip
     if options.workers is not None:
-        files.save(job, folder.shared, folder.shared.job, own_modules())
-        JOBS.keep(folder.id, folder.shared.job)
-        for buffer in job.buffers:  # on disk now, from where the ranks take them
-            buffer.release()
+        put_job(job, folder.shared)
     folder.shared.write_bytes(folder.shared.source, captured.source.encode())
     began_s, spent_s = _sessions_before(folder)
     record = StudyRecord(

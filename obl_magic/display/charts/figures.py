@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from obl_magic.display.charts.bars import ranked_importances
 from obl_magic.display.charts.curves import charts, curves
 from obl_magic.display.charts.palette import GOOD, NEUTRAL, TRAIN, VALIDATION
-from obl_magic.display.study.view import StudyState, best_trial, component_lines, harm, placed
+from obl_magic.display.charts.scatter import best_so_far, sorted_out
+from obl_magic.display.study.view import StudyState, best_trial, component_lines
 from obl_magic.errors import SetupProblem
 from obl_magic.events.fold import MetricRow
 from obl_magic.rundir.record import StudyRecord
@@ -57,18 +58,12 @@ def search_figure(header: StudyRecord, state: StudyState) -> Figure:
     """
     weighed = ranked_importances(state)
     figure, axes = _figure(2 if weighed else 1, f"{header.function}: {header.quantity}")
-    known = [(row.number, placed(row.value), row.status) for row in state.rows]
-    for status, mark, colour in (("succeeded", "o", TRAIN), ("pruned", "D", NEUTRAL)):
-        dots = [(number, value) for number, value, how in known if how == status and value is not None]
+    succeeded, pruned, _ = sorted_out(state.rows)
+    for label, dots, mark, colour in (("succeeded", succeeded, "o", TRAIN), ("pruned", pruned, "D", NEUTRAL)):
         if dots:
-            axes[0].plot(*zip(*dots, strict=True), mark, color=colour, markersize=4, label=status)
-    good = [(number, value) for number, value, how in known if how == "succeeded" and value is not None]
-    bests: list[tuple[int, float]] = []
-    for number, value in good:
-        if not bests or harm(header, value) < harm(header, bests[-1][1]):
-            bests.append((number, value))
-    if bests:
-        bests.append((good[-1][0], bests[-1][1]))
+            axes[0].plot(*zip(*dots, strict=True), mark, color=colour, markersize=4, label=label)
+    if bests := best_so_far(header, succeeded):
+        bests.append((succeeded[-1][0], bests[-1][1]))
         axes[0].step(*zip(*bests, strict=True), where="post", color=VALIDATION, label="best so far")
     axes[0].set_xlabel("trial")
     axes[0].set_ylabel(header.quantity)

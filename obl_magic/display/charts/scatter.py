@@ -49,7 +49,7 @@ def history_svg(header: StudyRecord, state: StudyState) -> str:
     Trials without a value are crosses at the worse edge; what is much worse than most lies at that edge too.
     """
     rows = [row for row in state.rows if has_ended(row, state)]
-    succeeded, pruned, lost = _sorted_out(rows)
+    succeeded, pruned, lost = sorted_out(rows)
     if len(rows) < 2 or not succeeded:
         return ""
     up = header.direction == "maximize"
@@ -92,7 +92,7 @@ def spark_svg(curve: Curve) -> str:
     return picture(80, 18, f"from {number(points[0][1])} to {number(points[-1][1])}", [body])
 
 
-def _sorted_out(rows: Sequence[TrialRow]) -> tuple[list[Dot], list[Dot], list[int]]:
+def sorted_out(rows: Sequence[TrialRow]) -> tuple[list[Dot], list[Dot], list[int]]:
     """Those that succeeded, those that were pruned, and the numbers of those without a value."""
     succeeded, pruned, lost = [], [], []
     for row in sorted(rows, key=lambda row: row.number):
@@ -155,12 +155,18 @@ def _path(places: Sequence[Dot], shape: str, most: int, how: str) -> str:
     return f'<path d="{path}" fill="none" {how}/>'
 
 
-def _best_line(header: StudyRecord, succeeded: list[Dot], across: _Scale, down: _Scale) -> list[str]:
-    """The best so far as steps, the best of all ringed and told at the right."""
-    bests = succeeded[:1]
+def best_so_far(header: StudyRecord, succeeded: Sequence[Dot]) -> list[Dot]:
+    """Those of the trials that were the best when they ended."""
+    bests = list(succeeded[:1])
     for n, value in succeeded[1:]:
         if harm(header, value) < harm(header, bests[-1][1]):
             bests.append((n, value))
+    return bests
+
+
+def _best_line(header: StudyRecord, succeeded: list[Dot], across: _Scale, down: _Scale) -> list[str]:
+    """The best so far as steps, the best of all ringed and told at the right."""
+    bests = best_so_far(header, succeeded)
     steps = [bests[at] for at in thinned(len(bests), _MOST_STEPS)]
     best = steps[-1]
     path = f"M{across.at(steps[0][0]):.1f},{down.at(steps[0][1]):.1f}"

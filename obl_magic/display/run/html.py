@@ -16,14 +16,16 @@ from obl_magic.display.frame import (
     TONES,
     alarm,
     dotted,
+    facts,
     folded,
     foot,
     frame,
     headline,
     line,
     listed,
+    noted,
 )  # fmt: skip
-from obl_magic.display.run.view import Failure, View, number, shorten, view
+from obl_magic.display.run.view import Failure, View, last_known_s, number, shorten, view
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord
 
@@ -36,14 +38,13 @@ _MOST_TRACEBACK_LINES = 60
 def panel_html(shown: View, drawn: Sequence[Curve] = ()) -> str:
     """The panel of a run that is on its way; it is as high as the still that will take its place."""
     said = [*shown.notes, *shown.remarks]
-    note = f"{_count(len(said), 'note')}: {escape(said[0])}" if said else ""
     return frame(
         *_upper(shown, drawn),
         line(_paces(shown)),
         line(_phases(shown)),
-        line(note, "\n".join(said)),
-        line(f'<span style="{FAINT}">{_facts(shown)}</span>'),
-        foot(shown.run_id, shown.folder, also=_again(shown)),
+        line(noted(said), "\n".join(said)),
+        line(_facts(shown)),
+        foot(shown.run_id, shown.folder, live=True),
     )
 
 
@@ -58,17 +59,14 @@ def still_html(
         rows: the metrics so far.
         now_s: Unix time in seconds, for a run on its way; by default the time of its last metric.
     """
-    if now_s is None:
-        now_s = max([header.started_s, *(row.time_s for row in rows[-1:])])
-    shown = view(header, state, now_s)
+    shown = view(header, state, last_known_s(header, rows) if now_s is None else now_s)
     said = [*shown.notes, *shown.remarks]
-    notes = folded(f"{_count(len(said), 'note')}: {escape(said[0])}", listed(said)) if said else line("")
     return frame(
         *_upper(shown, curves(rows, live=not shown.status.over)),
         line(_paces(shown)),
         line(_phases(shown)),
-        notes,
-        folded(f'<span style="{FAINT}">{_facts(shown)}</span>', _details(shown)),
+        folded(noted(said), listed(said)) if said else line(""),
+        folded(_facts(shown), _details(shown)),
         foot(shown.run_id, shown.folder),
     )
 
@@ -182,22 +180,13 @@ def _phases(shown: View) -> str:
 
 
 def _facts(shown: View) -> str:
-    digest = f"sha256 {shown.digest}" if shown.digest else ""
-    return dotted([escape(part) for part in (shown.world, shown.engine, shown.batch, digest)])
+    return facts((shown.world, shown.engine, shown.batch), shown.digest)
 
 
 def _details(shown: View) -> str:
     """What few ask for."""
     said = [f"seed {shown.seed}", shown.versions, *shown.usage]
     return listed([each for each in said if each])
-
-
-def _again(shown: View) -> str:
-    return f"page reloaded? %oblivious attach {shown.run_id}" if shown.run_id else ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _failure(shown: View) -> str:

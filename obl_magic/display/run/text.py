@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from obl_magic.display.charts.curves import Curve, curves, sparkline
-from obl_magic.display.run.view import SHOWN_METRICS, Failure, Lines, Pace, View, number, shorten, view
+from obl_magic.display.run.view import (
+    SHOWN_METRICS,
+    Failure,
+    Lines,
+    Pace,
+    View,
+    last_known_s,
+    number,
+    shorten,
+    view,
+)
 from obl_magic.events.event import Progress
 from obl_magic.events.fold import MetricRow, RunState, empty
 from obl_magic.rundir.record import RunRecord
@@ -180,9 +190,7 @@ def summary(header: RunRecord, state: RunState, rows: Sequence[MetricRow], now_s
         rows: the metrics so far.
         now_s: Unix time in seconds, for a run on its way; by default the time of its last metric.
     """
-    if now_s is None:
-        now_s = max([header.started_s, *(row.time_s for row in rows[-1:])])
-    shown = view(header, state, now_s)
+    shown = view(header, state, last_known_s(header, rows) if now_s is None else now_s)
     how = f"{shown.status.symbol} {shown.function} {shown.status.phrase} {shown.elapsed}"
     lines = [f"{how} · {world_line(shown)}"]
     if shown.failure:

@@ -324,6 +324,11 @@ def view(header: RunRecord, state: RunState, now_s: float) -> View:
     )
 
 
+def last_known_s(header: RunRecord, rows: Sequence[MetricRow]) -> float:
+    """Unix time in seconds of a run's last metric, or of its begin."""
+    return max([header.started_s, *(row.time_s for row in rows[-1:])])
+
+
 def _left(state: RunState, standing: Status, now_s: float) -> str:
     """How long the fit takes still, if it goes on as since its first step."""
     first, latest = state.trains, state.progress
@@ -349,20 +354,19 @@ def _milliseconds(seconds: float) -> str:
 
 def _phases(header: RunRecord, state: RunState, until_s: float) -> tuple[Phase, ...]:
     """What the run has gone through."""
-    names = (
-        ("starting", "first step", "training") if header.draws or state.trains else ("starting", "running")
-    )
-    first_s = None if state.trains is None else state.trains.time_s
-    marks = (
-        [header.started_s, state.ready_s, first_s] if len(names) == 3 else [header.started_s, state.ready_s]
-    )
-    known = [mark for mark in marks if mark is not None]
-    ends = [*known[1:], until_s]
-    return tuple(
-        Phase(name, elapsed(end - begin, precise=over), over)
-        for at, (name, begin, end) in enumerate(zip(names, known, ends, strict=False))
-        for over in (at < len(known) - 1 or state.ended_s is not None,)
-    )
+    marks = [("starting", header.started_s), ("running", state.ready_s)]
+    if header.draws or state.trains:
+        marks[1:] = [
+            ("first step", state.ready_s),
+            ("training", state.trains.time_s if state.trains else None),
+        ]
+    known = [(name, begin) for name, begin in marks if begin is not None]
+    ends = [*(begin for _, begin in known[1:]), until_s]
+    phases = []
+    for at, ((name, begin), end) in enumerate(zip(known, ends, strict=True)):
+        over = at < len(known) - 1 or state.ended_s is not None
+        phases.append(Phase(name, elapsed(end - begin, precise=over), over))
+    return tuple(phases)
 
 
 def _paces(header: RunRecord, state: RunState, standing: Status) -> tuple[RankPace, ...]:

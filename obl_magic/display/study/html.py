@@ -1,6 +1,6 @@
 """Lays a study's view out as HTML that survives in a saved notebook. Pure: values -> str.
 
-The frame, the colours and the rules are those of ``html.py``: inline styles only, no script, sentences and
+The frame, the colours and the rules are those of ``frame.py``: inline styles only, no script, sentences and
 tables where styles and pictures are stripped.
 """
 
@@ -13,7 +13,6 @@ from obl_magic.display.charts.bars import MOST_BARS, deltas_svg, importances_svg
 from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE
 from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
 from obl_magic.display.frame import (
-    CELL,
     FAINT,
     FIRST,
     MONO,
@@ -21,12 +20,14 @@ from obl_magic.display.frame import (
     TONES,
     alarm,
     dotted,
+    facts,
     folded,
     foot,
     frame,
     headline,
     line,
     listed,
+    noted,
 )  # fmt: skip
 from obl_magic.display.run.view import shorten
 from obl_magic.display.study.view import (
@@ -42,7 +43,7 @@ from obl_magic.display.study.view import (
 from obl_magic.rundir.record import StudyRecord
 
 _TABLE = "border-collapse:collapse;border:0;margin:8px 0 4px;table-layout:auto;width:auto"
-_NARROW = CELL.replace("padding-left:24px", "padding-left:12px")
+_NARROW = f"{FIRST};padding-left:12px"
 _BARE = "background:transparent;border:0"
 ROWS = 10
 """Of trials that ended, for which a panel keeps room."""
@@ -51,7 +52,7 @@ _COUNTS = ("parameters", "inputs", "layers")
 
 def study_panel_html(shown: StudyView, pictures: Sequence[str] = ()) -> str:
     """The panel of a study that is on its way; it is as high as the still that will take its place."""
-    return frame(*_body(shown, pictures), foot(shown.study_id, shown.folder, "study", _again(shown)))
+    return frame(*_body(shown, pictures), foot(shown.study_id, shown.folder, "study", live=True))
 
 
 def study_still_html(header: StudyRecord, state: StudyState) -> str:
@@ -66,19 +67,16 @@ def _body(shown: StudyView, pictures: Sequence[str]) -> tuple[str, ...]:
     """What panel and still have in common."""
     over = shown.status.over
     time = [(shown.elapsed, 8)] if over else [(f"{shown.elapsed} elapsed", 13), (shown.left, 12)]
-    digest = f"sha256 {shown.digest}" if shown.digest else ""
     return (
         headline(shown.function, shown.status, *time, aim=shown.aim),
-        line(
-            f'<span style="{FAINT}">{dotted([escape(each) for each in (shown.world, *shown.method, digest)])}</span>'
-        ),
+        line(facts((shown.world, *shown.method), shown.digest)),
         line(f'<span style="{FAINT};{MONO};font-size:11px">{escape(shown.space)}</span>', shown.space),
         _bar(shown),
         _counts(shown),
         _best(shown),
         _side_by_side(shown, pictures),
         _rows(shown),
-        _notes(shown),
+        folded(noted(shown.remarks), listed(shown.remarks)) if shown.remarks else line(""),
     )
 
 
@@ -107,18 +105,6 @@ def _rows(shown: StudyView) -> str:
         return ""
     rows = min(shown.worlds, 4) + (shown.planned or min(shown.wanted or ROWS, ROWS))
     return f'<div style="height:{36 + 22 * rows}px;overflow:auto">{inside}</div>'
-
-
-def _notes(shown: StudyView) -> str:
-    """The remarks, folded."""
-    if not shown.remarks:
-        return line("")
-    noun = "note" if len(shown.remarks) == 1 else "notes"
-    return folded(f"{len(shown.remarks)} {noun}: {escape(shown.remarks[0])}", listed(shown.remarks))
-
-
-def _again(shown: StudyView) -> str:
-    return f"page reloaded? %oblivious attach {shown.study_id}" if shown.study_id else ""
 
 
 def _bar(shown: StudyView) -> str:
