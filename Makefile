@@ -21,7 +21,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup demo demos test test-fast test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
+.PHONY: setup lab demo demos notebooks test test-fast test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -43,16 +43,31 @@ $(INSTALLED): setup.cfg requirements.lock
 demo: setup
 	$(PY) notebooks/execute.py notebooks/01_quickstart.ipynb $(BUILD)/01_quickstart.ipynb
 
+# JupyterLab on the quickstart, with this environment as its kernel; LAB= for more of its options.
+lab: setup
+	$(PY) -c 'import jupyterlab' 2> /dev/null || $(PIP) --editable ".[lab,search]"
+	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (obl_magic)" > /dev/null
+	$(VENV)/bin/jupyter-trust notebooks/*.ipynb > /dev/null
+	$(PY) -m jupyterlab $(LAB) notebooks/01_quickstart.ipynb
+
 # All four, each followed by its tables: one function as a run, a search, an ablation, and the chain of them.
 demos: demo
 	for name in 02_search 03_ablation 04_chain; do \
 	  $(PY) notebooks/execute.py notebooks/$$name.ipynb $(BUILD)/$$name.ipynb || exit 1; \
 	done
 
+# Every notebook anew, with its outputs in place, as they are committed.
+notebooks: setup
+	$(PY) tests/hosts/test_notebook_of_hosts.py  # on hosts that are simulated
+	for path in $(filter-out notebooks/05_hosts.ipynb,$(wildcard notebooks/*.ipynb)); do \
+	  TF_CPP_MIN_LOG_LEVEL=3 $(PY) notebooks/execute.py $$path $(BUILD)/kept.ipynb > /dev/null && mv $(BUILD)/kept.ipynb $$path || exit 1; \
+	done
+
 # Its last line is pytest's. Where CI is set a test that is marked `timing` is run once more if it fails, and both outcomes are
 # told: on a host that stops its processors for seconds at a time a missed deadline is unlikely to be missed twice.
+# Two files of tests run at a time; those that take minutes come first.
 test: setup lint
-	$(PY) -m pytest --cov
+	$(PY) -m pytest --cov -n 2 --dist loadfile --no-loadscope-reorder
 
 # Everything that needs no ranks, no kernel and no TensorFlow, in a minute and a half: for every change.
 test-fast: setup
@@ -122,4 +137,4 @@ test-keras: setup
 	$(PY) tests/keras_conformance/runner.py $(THEMES) --build $(BUILD)/keras-tests
 
 test-keras-gate: setup
-	$(PY) tests/keras_conformance/runner.py --gate --spread --build $(BUILD)/keras-tests
+	$(PY) tests/keras_conformance/runner.py --gate --spread $(if $(OBL_PART),--part $(OBL_PART)/2) --build $(BUILD)/keras-tests

@@ -1,9 +1,9 @@
-"""The network of ``cnn.py`` as an expert distributes it by hand on Keras 3 with Horovod's core operations.
+"""A workload as an expert distributes it by hand on Keras 3 with Horovod's core operations.
 
-Usage: mpirun -n 2 python handwritten.py TARGET.json SAMPLES EPOCHS BATCH,BATCH… [INTRA INTER]
+Usage: mpirun -n 2 python handwritten.py TARGET.json WORKLOAD EPOCHS plain|set|limit [INTRA INTER]
 
 Batch sizes are the whole world's. Rank 0 writes samples/s by batch size. INTRA and INTER are TensorFlow's
-threads; without them its own defaults stay.
+threads; without them its own defaults stay. For the limit ranks train their shards and exchange nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cnn
 import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
+import workloads
 
 
 def distributed(base: type) -> type:
@@ -48,24 +48,27 @@ class WorldLogs(keras.callbacks.Callback):
             logs.update(zip(logs, mean.numpy().tolist(), strict=True))
 
 
-def train(samples: int, epochs: int, batch: int) -> float:
+def train(workload: str, epochs: int, batch: int, exchanges: bool) -> float:
     """Samples/s of the whole world with one global batch size."""
     rank, size = hvd.rank(), hvd.size()
-    x, y = (array[rank::size].copy() for array in cnn.make_data(samples))
+    about = workloads.WORKLOADS[workload]
+    samples = about.steps * batch
+    x, y = (array[rank::size].copy() for array in about.data(samples))
     ends: list[float] = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
-    model = cnn.make_model()
-    optimizer = distributed(keras.optimizers.Adam)()
+    model = about.model()
+    optimizer = (distributed(keras.optimizers.Adam) if exchanges else keras.optimizers.Adam)()
     # Horovod's operations do not compile with XLA on a CPU.
-    model.compile(optimizer, cnn.loss(), metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, workloads.loss(), metrics=["accuracy"], jit_compile=False)
     optimizer.build(model.trainable_variables)
+    callbacks = [EqualStart(), WorldLogs(), clock] if exchanges else [clock]
     model.fit(
-        x, y, batch_size=batch // size, epochs=epochs, verbose=0, callbacks=[EqualStart(), WorldLogs(), clock]
+        x, y, batch_size=batch // size, epochs=epochs, verbose=0, callbacks=callbacks
     )  # fmt: skip
-    return cnn.samples_per_s(samples, ends)
+    return workloads.samples_per_s(samples, ends)
 
 
-def main(target: Path, samples: int, epochs: int, batches: list[int], threads: list[int]) -> None:
+def main(target: Path, workload: str, epochs: int, how: str, threads: list[int]) -> None:
     """Measures every batch size; rank 0 writes the speeds."""
     hvd.init()
     if threads:
@@ -73,7 +76,8 @@ def main(target: Path, samples: int, epochs: int, batches: list[int], threads: l
         tf.config.threading.set_intra_op_parallelism_threads(intra)
         tf.config.threading.set_inter_op_parallelism_threads(inter)
     keras.utils.set_random_seed(1)
-    speeds = {batch: train(samples, epochs, batch) for batch in batches}
+    batches = workloads.WORKLOADS[workload].batches
+    speeds = {batch: train(workload, epochs, batch, how != "limit") for batch in batches}
     if hvd.rank() == 0:
         target.write_text(json.dumps(speeds))
     hvd.shutdown()
@@ -82,8 +86,8 @@ def main(target: Path, samples: int, epochs: int, batches: list[int], threads: l
 if __name__ == "__main__":
     main(
         Path(sys.argv[1]),
-        int(sys.argv[2]),
+        sys.argv[2],
         int(sys.argv[3]),
-        [int(batch) for batch in sys.argv[4].split(",")],
+        sys.argv[4],
         [int(count) for count in sys.argv[5:]],
     )

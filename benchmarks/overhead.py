@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import Any
 
 import ranks
-from cnn import loss, make_data, make_model
 from ratios import Goal, Line, interleaved, ratio
+from workloads import WORKLOADS, cnn, loss
 
 import obl_magic
 
@@ -30,8 +30,8 @@ CNN_STEP, TINY_STEP, TINY_EPOCH = (
 
 def train_cnn(steps: int, epochs: int) -> float:
     """Seconds of one step of the CNN."""
-    x, y = make_data(64 * steps)
-    return timed_fit(make_model(), loss(), x, y, 64, epochs) / steps
+    x, y = WORKLOADS["cnn"].data(64 * steps)
+    return timed_fit(cnn(), loss(), x, y, 64, epochs) / steps
 
 
 def train_tiny(steps: int, epochs: int) -> float:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import mpirun
-from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 TIMEOUT_S = 300
-QUIET_FOR_S = 0.5
-QUIET_SHARE = 0.02
-"""Of a processor, which a rank that waits stays below."""
 _SETTINGS = ("HOROVOD_", "OMPI_MCA_", "PRTE_MCA_", "PMIX_MCA_", "TF_NUM_", "OMP_", "OBL_")
 
 
@@ -52,46 +46,19 @@ def tuned_threads(ranks: int) -> tuple[int, int]:
     return threads, max(2, threads)
 
 
-def standing_by(ranks: int, timeout_s: float = TIMEOUT_S) -> list[psutil.Process]:
-    """The ranks of the standby of this process, as soon as they only wait.
-
-    They have imported what they import, since MPI comes last and its library is mapped, and for half a second they
-    have used no more of the processor than waiting does.
-
-    Raises:
-        RuntimeError: they did not come up in time.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = [child for child in psutil.Process().children(recursive=True) if _is_rank(child)]
-        if len(found) == ranks and all(map(_has_mpi, found)):
-            before_s = sum(map(_used_s, found))
-            time.sleep(QUIET_FOR_S)
-            if sum(map(_used_s, found)) - before_s < QUIET_SHARE * QUIET_FOR_S * ranks:
-                return found
-        time.sleep(0.05)
-    raise RuntimeError(f"{ranks} ranks did not stand by within {timeout_s:g} s")
-
-
-def _is_rank(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return "obl_magic.worker" in process.cmdline() and "OMPI_COMM_WORLD_RANK" in process.environ()
-    return False
-
-
-def _has_mpi(process: psutil.Process) -> bool:
-    with contextlib.suppress(OSError):
-        return "mpi4py" in Path(f"/proc/{process.pid}/maps").read_text()
-    return False
-
-
-def _used_s(process: psutil.Process) -> float:
+def used_s(pid: int) -> float:
     """Seconds of processor that all threads of a process have used, to the nanosecond."""
     used_ns = 0
-    for task in Path(f"/proc/{process.pid}/task").iterdir():
+    for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             used_ns += int((task / "schedstat").read_text().split()[0])
     return used_ns / 1e9
+
+
+def memory_mb(pids: Sequence[int]) -> float:
+    """Memory of these processes, what several share counted in parts (PSS)."""
+    rolled = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(text.partition("\nPss:")[2].split()[0]) for text in rolled) / 1024
 
 
 def wait_for(argv: Sequence[str], env: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> str:

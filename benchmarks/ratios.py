@@ -91,8 +91,8 @@ def table(lines: Sequence[Line]) -> str:
     rows = [("", "number", "range", "unit", "goal", "")]
     for line in lines:
         verdict = {None: "", True: "met", False: "MISSED"}[line.met]
-        span = f"{_short(min(line.values))} – {_short(max(line.values))}"
-        rows.append((line.what, _short(line.number), span, line.unit, str(line.goal or ""), verdict))
+        span = f"{short(min(line.values))} – {short(max(line.values))}"
+        rows.append((line.what, short(line.number), span, line.unit, str(line.goal or ""), verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(_aligned(row, widths) for row in rows)
 
@@ -105,5 +105,6 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join((what, number, span, *rest)).rstrip()
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number as people read it."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 100 else f"{value:.2f}"

@@ -18,25 +18,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import fan_in
 import overhead
 import own_step
+import panel
 import planted
 import reuse
+import scaling
 import searching
 import startup
-import tuned
+import throughput
 from ratios import Line, table
 
-from obl_magic.world.cores import cores
+from obl_magic.hosts.cores import cores
 
 BENCHMARKS = {
     "startup": startup.measure,
     "overhead": overhead.measure,
     "own_step": own_step.measure,
-    "tuned": tuned.measure,
+    "throughput": throughput.measure,
+    "scaling": scaling.measure,
     "searching": searching.measure,
     "planted": planted.measure,
     "reuse": reuse.measure,
+    "panel": panel.measure,
+    "fan_in": fan_in.measure,
 }
 BUSY = 0.5
 """Load per core, before anything was started, above which the table says so."""
@@ -77,12 +83,19 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
                 print(table(found[name]), end="\n\n", flush=True)
+            _write(options.out, {"quick": options.quick, "machine": before, "failed": failed}, found)
     if before["load_1_min"] > BUSY * before["cores"]:
         print(f"The machine was busy before (load {before['load_1_min']:.1f}): look at the ranges first.")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    written = {"quick": options.quick, "machine": before, "failed": failed, **_as_json(found)}
-    options.out.write_text(json.dumps(written, indent=1) + "\n")
     return 1 if failed else 0
+
+
+def _write(out: Path, about: dict[str, Any], found: dict[str, list[Line]]) -> None:
+    """Keeps what is known so far: whoever ends it early keeps the rest; other benchmarks of an earlier run stay."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    earlier = json.loads(out.read_text()) if out.exists() else {}
+    kept = earlier["benchmarks"] if earlier.get("quick") == about["quick"] else {}
+    benchmarks = {**kept, **_as_json(found)["benchmarks"]}
+    out.write_text(json.dumps({**about, "benchmarks": benchmarks}, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -1,23 +1,28 @@
-"""What a user waits for: the import, the extension, and two ranks, from nothing and where they stood by."""
+"""What a user waits for: the import, the extension, and ranks, from nothing and from the fork server."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import ranks
 from ratios import Goal, Line, interleaved, ratio
 
 import obl_magic
 from obl_magic.errors import SetupProblem
-from obl_magic.launch.on_ranks import wanted
+from obl_magic.server.server import SERVER
 from obl_magic.setup.doctor import choose_engine
-from obl_magic.world.standby import STANDBY
 
 RANKS = 2
+FORKED = {2: 150, 8: 800}
+"""Ranks -> milliseconds that they may need more than a warm process."""
+IDLE_S = 3.0
 
 IMPORT = """
 import time
@@ -85,8 +90,8 @@ def measure(quick: bool) -> list[Line]:
         Line("%load_ext obl_magic", "ms", _ms(imports["%load_ext obl_magic"]), Goal("at most", 300)),
     ]
     for engine in _engines():
-        lines += [*_cold(engine, turns), *_standing_by(engine, turns)]
-    return lines
+        lines += [*_cold(engine, turns), *_forked(engine, turns)]
+    return [*lines, *_what_it_costs(turns)]
 
 
 def _engines() -> list[str]:
@@ -101,14 +106,15 @@ def _engines() -> list[str]:
 
 
 def _cold(engine: str, turns: int) -> list[Line]:
-    """From nothing to ranks that are ready, by hand and by us, and to the first step."""
+    """From nothing to ranks that are ready, by hand and by us without the server, and to the first step."""
+    SERVER.allowed = False
     hand = f"{engine}: cold, {RANKS} ranks ready, mpirun by hand"
     ours = f"{engine}: cold, {RANKS} ranks ready, obl_magic"
     first = f"{engine}: cold, first step, obl_magic"
     sides: dict[str, Callable[[], float]] = {
         hand: partial(_ready_by_hand, engine),
-        ours: partial(_until, ready, engine),
-        first: partial(_until, first_step, engine),
+        ours: partial(until, ready, engine),
+        first: partial(until, first_step, engine),
     }
     taken = interleaved(sides, turns)
     return [
@@ -117,20 +123,70 @@ def _cold(engine: str, turns: int) -> list[Line]:
     ]
 
 
-def _standing_by(engine: str, turns: int) -> list[Line]:
-    """To the first step where the ranks stood by, against the same function in a process that has run it before."""
-    warm, waited = f"{engine}: first step, warm process", f"{engine}: first step, standby of {RANKS} ranks"
-    _until(first_step, engine)  # a kernel that has run a cell before; not counted
+def _forked(engine: str, turns: int) -> list[Line]:
+    """To the first step of ranks that are forked, against the same function in a process that has run it before."""
+    SERVER.allow()
+    until(first_step, engine)  # a kernel that has run a cell before; not counted
     sides: dict[str, Callable[[], float]] = {
-        warm: _in_a_warm_process,
-        waited: partial(_until_on_standby, first_step, engine),
+        f"{engine}: first step, warm process": _in_a_warm_process,
+        **{
+            f"{engine}: first step, {ranks} ranks forked": partial(until, first_step, engine, ranks)
+            for ranks in FORKED
+        },
     }
     taken = interleaved(sides, turns)
-    more = [there - here for there, here in zip(taken[waited], taken[warm], strict=True)]
+    (warm, *_), lines = taken, []
+    for (side, seconds), goal_ms in zip(taken.items(), (None, *FORKED.values()), strict=True):
+        lines.append(Line(side, "ms", _ms(seconds)))
+        if goal_ms is not None:
+            more = [there - here for there, here in zip(seconds, taken[warm], strict=True)]
+            lines.append(Line(f"{side}, more than warm", "ms", _ms(more), Goal("at most", goal_ms)))
+    return lines
+
+
+def _what_it_costs(turns: int) -> list[Line]:
+    """Memory of this process with its server, and of eight ranks before they hold data; processor while it is idle."""
+    SERVER.warm()
+    while "coming up" in SERVER.status():
+        time.sleep(0.1)
+    idle, used, eight = [], [], []
+    for _ in range(turns):
+        idle.append(ranks.memory_mb([os.getpid(), SERVER.pid]))
+        before, began = ranks.used_s(SERVER.pid), time.monotonic()
+        time.sleep(IDLE_S)
+        used.append(100 * (ranks.used_s(SERVER.pid) - before) / (time.monotonic() - began))
+        eight.append(memory_of(8, "mpi"))
     return [
-        *(Line(side, "ms", _ms(seconds)) for side, seconds in taken.items()),
-        Line(f"{engine}: standby, more than the warm process", "ms", _ms(more), Goal("at most", 300)),
+        Line("kernel and fork server, idle", "MB", tuple(idle), Goal("at most", 350)),
+        Line("fork server, idle", "% of a core", tuple(used), Goal("at most", 0.2)),
+        Line("8 forked ranks after a small fit", "MB", tuple(eight), Goal("at most", 1200)),
     ]
+
+
+def memory_of(how_many: int, engine: str) -> float:
+    """Megabytes of so many ranks that have trained a little."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = obl_magic.run(
+            fitted, workers=how_many, engine=engine, args={"folder": folder}, quiet=True, background=True
+        )
+        while len(here := list(Path(folder).glob("here-*"))) < how_many and run.status == "running":
+            time.sleep(0.05)
+        megabytes = ranks.memory_mb([int(path.name.removeprefix("here-")) for path in here])
+        Path(folder, "go").touch()
+        run.wait()
+    return megabytes
+
+
+def fitted(folder: str) -> None:
+    """Trains a little, and waits."""
+    import os
+    import time
+    from pathlib import Path
+
+    first_step()
+    Path(folder, f"here-{os.getpid()}").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.05)
 
 
 def _python(program: str) -> float:
@@ -144,21 +200,11 @@ def _ready_by_hand(engine: str) -> float:
     return max(float(word) for word in said.split()) - began
 
 
-def _until(function: Callable[[], float], engine: str) -> float:
+def until(function: Callable[[], float], engine: str, how_many: int = RANKS) -> float:
     """Seconds from the call to the time that the last rank's function gives."""
     began = time.time()
-    run = obl_magic.run(function, workers=RANKS, engine=engine, quiet=True, timeout=ranks.TIMEOUT_S)
+    run = obl_magic.run(function, workers=how_many, engine=engine, quiet=True, timeout=ranks.TIMEOUT_S)
     return float(max(run.values)) - began
-
-
-def _until_on_standby(function: Callable[[], float], engine: str) -> float:
-    if not STANDBY.prepare(wanted(RANKS, engine)):
-        raise RuntimeError(f"{RANKS} ranks cannot stand by: there is not enough memory")
-    waiting = ranks.standing_by(RANKS)
-    seconds = _until(function, engine)
-    if STANDBY.ranks or any(rank.is_running() for rank in waiting):
-        raise RuntimeError("the standby was not taken")
-    return seconds
 
 
 def _in_a_warm_process() -> float:

@@ -7,6 +7,7 @@ Printed are the results of the cells tagged ``table``; where no cell has that ta
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 TIMEOUT_S = 900
+NOISE = re.compile(
+    r"^(?:WARNING: All log messages before absl|[IWE]\d{4} |To enable the following instructions).*\n?", re.M
+)
 
 
 def main(source: Path, target: Path) -> int:
@@ -32,8 +36,9 @@ def main(source: Path, target: Path) -> int:
         client.execute()
     except CellExecutionError as error:
         failure = str(error)
+    without_noise(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
+    target.write_text(without_places(nbformat.writes(notebook), source) + "\n")
     for text in tables(notebook):
         print(text.rstrip(), end="\n\n")
     if failure:
@@ -41,6 +46,24 @@ def main(source: Path, target: Path) -> int:
         return 1
     print(f"executed {source} in {time.monotonic() - started:.0f} s; with its outputs: {target}")
     return 0
+
+
+def without_noise(notebook: nbformat.NotebookNode) -> None:
+    """Takes out what TensorFlow's C++ code says when it starts."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                output.text = NOISE.sub("", output.text)
+        if "outputs" in cell:
+            silent = [output for output in cell.outputs if not output.get("text", "silent").strip()]
+            cell.outputs = [output for output in cell.outputs if output not in silent]
+
+
+def without_places(text: str, source: Path) -> str:
+    """A notebook without the folders of this machine."""
+    for folder in (source.parent.resolve(), Path(sys.prefix), Path(__file__).resolve().parents[1]):
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def tables(notebook: nbformat.NotebookNode) -> Iterator[str]:

@@ -28,9 +28,13 @@ def run(
     display: Display | None = ...,
     workers: int | None = ...,
     engine: str = ...,
+    hosts: str | Sequence[str] | None = ...,
+    hostfile: str | None = ...,
+    slurm: str | None = ...,
     timeout: float | None = ...,
     stall_timeout: float | None = ...,
     retries: int = ...,
+    min_workers: int | None = ...,
     params: Source | None = ...,
     init_from: Source | None = ...,
     resume: str | None = ...,
@@ -41,6 +45,7 @@ def run(
     sync_batchnorm: bool = ...,
     verify: str | int | bool = ...,
     show_ranks: str | Sequence[int] = ...,
+    tensorboard: str | None = ...,
     quiet: bool = ...,
     background: bool = ...,
 ) -> Run:
@@ -54,14 +59,25 @@ def run(
         namespace: the notebook's names.
         cells: gives the cell behind a code object's file name.
         display: where to show it; by default the notebook or the terminal.
-        workers: number of ranks; without it the function runs here. For a study: of all trials together.
+        workers: number of ranks, or auto; without it the function runs here. `auto` (of a run) measures some
+            steps on 1, 2, 4 … ranks and takes the fastest. For a study: of all trials together.
         engine: which collectives, auto, horovod or mpi.
+        hosts: ranks per host, over ssh. Without `workers`, as many ranks as that; `a,b` shares them out.
+            Inside a Slurm allocation its nodes are the hosts, and this may narrow them. `OBLIVIOUS_HOSTS` is
+            a default for runs with workers. See clusters.md.
+        hostfile: hosts from a file, a line each, a slots=4. As Open MPI and horovodrun read them.
+        slurm: ranks in a Slurm allocation of their own, with salloc's options. From a login node. Without
+            `workers`, as many ranks as it has tasks. `timeout` counts from the first rank; the allocation
+            ends with the run. Inside an allocation nothing need be typed. See clusters.md.
         timeout: deadline in seconds. For the whole run or study.
         stall_timeout: end it after so many seconds without progress. No step, no number, no rank that comes
             up or returns; the error names the rank that holds it up and its line. Without it such a world is
             named in a note and goes on.
         retries: restarts after a failure, from the last epoch. A new world goes on from the last completed
             epoch of the Keras fit that was under way.
+        min_workers: restarts may have fewer ranks, at least so many. A rank or a host that is lost is not
+            waited for: the next world takes what is left, with the same numbers. Without it a restart has as
+            many as before.
         params: hyperparameters of an earlier search or run. `"best"` (of the newest search), a search or a
             run, or the name or id of one; `args` go before.
         init_from: initial weights from an earlier search or run. Named as for `params`.
@@ -80,6 +96,9 @@ def run(
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
         show_ranks: whose prints appear live, 0, all or a list. All are kept on disk.
+        tensorboard: also write the numbers for TensorBoard below this folder. A folder each for the run or
+            for every trial, written while it runs: scalars, and in HParams what it was called with; of an
+            ablation what was left out.
         quiet: show nothing while it runs.
         background: return at once with what is under way.
 
@@ -104,6 +123,8 @@ def search(
     out: str = ...,
     workers: int | None = ...,
     engine: str = ...,
+    hosts: str | Sequence[str] | None = ...,
+    hostfile: str | None = ...,
     timeout: float | None = ...,
     stall_timeout: float | None = ...,
     params: Source | None = ...,
@@ -115,6 +136,7 @@ def search(
     warmup_epochs: int = ...,
     sync_batchnorm: bool = ...,
     verify: str | int | bool = ...,
+    tensorboard: str | None = ...,
     quiet: bool = ...,
     background: bool = ...,
     workers_per_trial: int = ...,
@@ -139,8 +161,13 @@ def search(
         cells: gives the cell behind a code object's file name.
         display: where to show it; by default the notebook or the terminal.
         out: the name it is known by later, beside its id.
-        workers: number of ranks; without it the function runs here. For a study: of all trials together.
+        workers: number of ranks, or auto; without it the function runs here. `auto` (of a run) measures some
+            steps on 1, 2, 4 … ranks and takes the fastest. For a study: of all trials together.
         engine: which collectives, auto, horovod or mpi.
+        hosts: ranks per host, over ssh. Without `workers`, as many ranks as that; `a,b` shares them out.
+            Inside a Slurm allocation its nodes are the hosts, and this may narrow them. `OBLIVIOUS_HOSTS` is
+            a default for runs with workers. See clusters.md.
+        hostfile: hosts from a file, a line each, a slots=4. As Open MPI and horovodrun read them.
         timeout: deadline in seconds. For the whole run or study.
         stall_timeout: end it after so many seconds without progress. No step, no number, no rank that comes
             up or returns; the error names the rank that holds it up and its line. Without it such a world is
@@ -162,6 +189,9 @@ def search(
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
+        tensorboard: also write the numbers for TensorBoard below this folder. A folder each for the run or
+            for every trial, written while it runs: scalars, and in HParams what it was called with; of an
+            ablation what was left out.
         quiet: show nothing while it runs.
         background: return at once with what is under way.
         workers_per_trial: ranks of each trial.
@@ -194,6 +224,8 @@ def ablate(
     out: str = ...,
     workers: int | None = ...,
     engine: str = ...,
+    hosts: str | Sequence[str] | None = ...,
+    hostfile: str | None = ...,
     timeout: float | None = ...,
     stall_timeout: float | None = ...,
     params: Source | None = ...,
@@ -204,6 +236,7 @@ def ablate(
     warmup_epochs: int = ...,
     sync_batchnorm: bool = ...,
     verify: str | int | bool = ...,
+    tensorboard: str | None = ...,
     quiet: bool = ...,
     background: bool = ...,
     workers_per_trial: int = ...,
@@ -229,8 +262,13 @@ def ablate(
         cells: gives the cell behind a code object's file name.
         display: where to show it; by default the notebook or the terminal.
         out: the name it is known by later, beside its id.
-        workers: number of ranks; without it the function runs here. For a study: of all trials together.
+        workers: number of ranks, or auto; without it the function runs here. `auto` (of a run) measures some
+            steps on 1, 2, 4 … ranks and takes the fastest. For a study: of all trials together.
         engine: which collectives, auto, horovod or mpi.
+        hosts: ranks per host, over ssh. Without `workers`, as many ranks as that; `a,b` shares them out.
+            Inside a Slurm allocation its nodes are the hosts, and this may narrow them. `OBLIVIOUS_HOSTS` is
+            a default for runs with workers. See clusters.md.
+        hostfile: hosts from a file, a line each, a slots=4. As Open MPI and horovodrun read them.
         timeout: deadline in seconds. For the whole run or study.
         stall_timeout: end it after so many seconds without progress. No step, no number, no rank that comes
             up or returns; the error names the rank that holds it up and its line. Without it such a world is
@@ -250,6 +288,9 @@ def ablate(
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
+        tensorboard: also write the numbers for TensorBoard below this folder. A folder each for the run or
+            for every trial, written while it runs: scalars, and in HParams what it was called with; of an
+            ablation what was left out.
         quiet: show nothing while it runs.
         background: return at once with what is under way.
         workers_per_trial: ranks of each trial.

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from obl_magic.errors import OblError, UsageProblem
+from obl_magic.hosts.places import parse
 from obl_magic.notebook.commands import argument_value
 from obl_magic.notebook.options import typed
 from obl_magic.options import OPTIONS
 from obl_magic.setup import doctor as rooms
 from obl_magic.setup import install_horovod as building
+from obl_magic.setup.hosts import examine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Prints what works here, what is missing, and what mends it."""
-    checks = rooms.examine()
+    checks = rooms.examine() if options.hosts is None else examine(parse(options.hosts))
     print(rooms.table_text(checks))
     return 0 if rooms.is_well(checks) else 1
 
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser(
         "doctor", help="what works here, what is missing, and the command that mends it"
     )
+    add.add_argument("--hosts", help="look at these hosts instead, over ssh: --hosts a,b")
     add.set_defaults(command=doctor)
 
     add = commands.add_parser("install-horovod", help="build Horovod for the installed TensorFlow")

@@ -15,6 +15,9 @@ from typing import Any, Self
 
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import UsageProblem
+from obl_magic.hosts import salloc, where
+from obl_magic.hosts.allocation import allocation
+from obl_magic.hosts.places import Hosts, parse
 from obl_magic.values import DEFAULT_SEED, LR_SCALES, Settings
 
 RUN, SEARCH, ABLATE = "run", "search", "ablate"
@@ -114,6 +117,14 @@ def _whole(least: int, of: str = "a whole number", example: int = 1) -> Callable
     return check
 
 
+def _ranks(text: str) -> int | str:
+    """What was typed after ``--workers``: a number, or ``auto``."""
+    return text if text == "auto" else int(text)
+
+
+_ranks.__name__ = "int"  # argparse names it to whoever typed something else
+
+
 def _seconds(name: str, value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not value > 0:
@@ -133,6 +144,17 @@ def _one_of(choices: tuple[str, ...], expected: str, example: str) -> Callable[[
         return word
 
     return check
+
+
+def _hosts(name: str, value: Any) -> Any:
+    parse(value)
+    return value
+
+
+def _slurm(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not salloc.words(value):
+        raise UsageProblem(f"slurm={value!r}", "salloc's options", "--slurm '-N 2'")
+    return value
 
 
 def _verify(name: str, value: Any) -> str | int | bool:
@@ -164,12 +186,28 @@ class RunOptions:
     """
 
     workers: int | None = option(
-        None, "number of ranks; without it the function runs here: --workers 2", read=int, short="w", told=True,
-        more="For a study: of all trials together.", check=_whole(1, "a whole number of ranks", 2),
+        None, "number of ranks, or auto; without it the function runs here: --workers 2", read=_ranks, short="w",
+        told=True, more="`auto` (of a run) measures some steps on 1, 2, 4 … ranks and takes the fastest. For a study: "
+        "of all trials together.", check=_whole(1, "a whole number of ranks", 2),
     )  # fmt: skip
     engine: str = option(
         "auto", f"which collectives, {CHOICES_IN_WORDS}: --engine mpi", told=True,
         **_words(CHOICES, CHOICES_IN_WORDS),
+    )  # fmt: skip
+    hosts: str | Sequence[str] | None = option(
+        None, "ranks per host, over ssh: --hosts a:4,b:4", read=str, short="H", told=True, check=_hosts,
+        more="Without `workers`, as many ranks as that; `a,b` shares them out. Inside a Slurm allocation its nodes are "
+        "the hosts, and this may narrow them. `OBLIVIOUS_HOSTS` is a default for runs with workers. See clusters.md.",
+    )  # fmt: skip
+    hostfile: str | None = option(
+        None, "hosts from a file, a line each, a slots=4: --hostfile hosts.txt", told=True,
+        more="As Open MPI and horovodrun read them.",
+    )  # fmt: skip
+    slurm: str | None = option(
+        None, "ranks in a Slurm allocation of their own, with salloc's options: --slurm '-N 2 -p gpu'", calls=(RUN,),
+        told=True, check=_slurm, more="From a login node. Without `workers`, as many ranks as it has tasks. "
+        "`timeout` counts from the first rank; the allocation ends with the run. Inside an allocation nothing need be "
+        "typed. See clusters.md.",
     )  # fmt: skip
     timeout: float | None = option(
         None, "deadline in seconds: --timeout 600", read=float, told=True, check=_seconds,
@@ -184,6 +222,11 @@ class RunOptions:
         0, "restarts after a failure, from the last epoch: --retries 2", calls=(RUN,), read=int, told=True,
         check=_whole(0, "a whole number of restarts"),
         more="A new world goes on from the last completed epoch of the Keras fit that was under way.",
+    )  # fmt: skip
+    min_workers: int | None = option(
+        None, "restarts may have fewer ranks, at least so many: --min-workers 2", calls=(RUN,), read=int,
+        told=True, check=_whole(1, "a whole number of ranks", 2), more="A rank or a host that is lost is not waited "
+        "for: the next world takes what is left, with the same numbers. Without it a restart has as many as before.",
     )  # fmt: skip
     params: Source | None = option(
         None, "hyperparameters of an earlier search or run: --params best", group=FROM, told=True,
@@ -229,6 +272,11 @@ class RunOptions:
         "0", "whose prints appear live, 0, all or a list: --show-ranks 0,1", calls=(RUN,), group=SEEN,
         more="All are kept on disk.",
     )  # fmt: skip
+    tensorboard: str | None = option(
+        None, "also write the numbers for TensorBoard below this folder: --tensorboard logs", group=SEEN, told=True,
+        more="A folder each for the run or for every trial, written while it runs: scalars, and in HParams what it was "
+        "called with; of an ablation what was left out.",
+    )  # fmt: skip
     quiet: bool = option(False, "show nothing while it runs: --quiet", group=SEEN, action="store_true")
     background: bool = option(
         False, "return at once with what is under way: --background", group=SEEN, action="store_true"
@@ -254,8 +302,23 @@ class RunOptions:
                 meant = f"; did you mean {close[0]}?" if close else ""
                 raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{meant}")
         made = cls(**{name: _checked(table[name], value) for name, value in given.items()})
+        if made.workers is None and (hosts := where.asked_for(made.hosts, made.hostfile, None)) is not None:
+            made = replace(made, workers=hosts.ranks)
+        if made.workers is None and made.slurm is not None:
+            made = replace(made, workers=salloc.tasks(made.slurm))
         made._check_together()
         return made
+
+    @property
+    def placed(self) -> Hosts | None:
+        """Where the ranks are; None where all are on this host.
+
+        Raises:
+            UsageProblem: there are fewer places than workers, or the Slurm allocation has no such host.
+        """
+        if self.workers is None or self.slurm is not None:  # Slurm has not said yet
+            return None
+        return where.where(self.hosts, self.hostfile, self.workers)
 
     @property
     def settings(self) -> Settings:
@@ -315,6 +378,21 @@ class RunOptions:
 
     def _check_together(self) -> None:
         """Refuses options that make no sense beside each other."""
+        if self.slurm is not None:
+            if self.hosts is not None or self.hostfile is not None:
+                raise UsageProblem("slurm with hosts", "one of them", f"--slurm {self.slurm!r}")
+            if (job := allocation()) is not None:
+                raise UsageProblem(
+                    f"slurm={self.slurm!r} inside {job.of}",
+                    "no options: its nodes are taken",
+                    f"-w {job.ranks}",
+                )
+        if self.min_workers is not None and (not self.retries or self.min_workers > (self.workers or 1)):
+            raise UsageProblem(
+                f"min_workers={self.min_workers} with retries={self.retries} and workers={self.workers}",
+                "restarts, and no more ranks than there are workers",
+                f"retries=3, min_workers={max(1, (self.workers or 2) - 1)}",
+            )
         if self.workers is None:
             for name in ("stall_timeout", "retries", "background"):
                 if getattr(self, name):
@@ -326,6 +404,7 @@ class RunOptions:
                 "--batch per-worker --lr-scale linear --warmup-epochs 5",
             )
         _ = self.shown_ranks
+        _ = self.placed
 
 
 def _checked(option: Option, value: Any) -> Any:

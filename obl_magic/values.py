@@ -226,6 +226,7 @@ class Job:
         settings: how the ranks make Keras oblivious.
         engine: ``horovod`` or ``mpi``; already decided.
         run_dir: the run's folder, or "" where nothing is kept.
+        stall_s: seconds that its ranks may stand still, or None.
         beat_s: seconds between two heartbeats.
         path: where the kernel finds modules (``sys.path``); ranks look first where they would not look by
             themselves.
@@ -249,6 +250,7 @@ class Job:
     engine: str
     run_dir: str
     beat_s: float = 1.0
+    stall_s: float | None = None
     path: tuple[str, ...] = ()
     namesakes: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = field(default=(), repr=False)

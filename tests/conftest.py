@@ -30,6 +30,8 @@ SHM = Path("/dev/shm")
 MARK = "OBL_TEST_GUARD"
 GOING_S = 1.0
 """How long a process may still be on its way out when its test has ended."""
+SHM_GOING_S = 10.0
+"""How long shared memory may be there that no process has mapped: of worlds of tests that run beside this one, too."""
 
 _ALONE = re.compile(r"sm_segment\..*0000\.\d+$")
 """Shared memory of a process that used MPI without a launcher: of no world."""
@@ -39,12 +41,32 @@ _WRITTEN_BY_PEOPLE = {".py", ".md", ".cfg", ".toml", ".ipynb", ".txt", ".yml", "
 """Somebody may be writing sources in this checkout while its tests run."""
 
 
+LONGEST = (
+    "parity/test_parity",
+    "browser/",
+    "test_notebooks",
+    "parity/test_mutations",
+    "keras_conformance/",
+    "faults/",
+)
+"""Tests that take minutes come first, so that none is left for one process alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where CI is set, tests marked ``timing`` have a second try, and both outcomes are told; no other test has one."""
+    """What takes longest comes first. Where CI is set, tests marked ``timing`` have a second try.
+
+    Both outcomes are told; no other test has one.
+    """
+    items.sort(key=_turn)
     if os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("timing"):
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def _turn(item: pytest.Item) -> int:
+    file = item.path.relative_to(TREE / "tests").as_posix()
+    return next((turn for turn, name in enumerate(LONGEST) if file.startswith(name)), len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,14 +86,6 @@ def _this_checkout_in_every_process() -> Iterator[None]:
     """Processes that tests start import the package from here, wherever they work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TREE), prepend=os.pathsep)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_world_stands_by() -> Iterator[None]:
-    """Kernels that tests start bring up no world for a cell that never comes, but where a test wants it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OBLIVIOUS_STANDBY", "off")
         yield
 
 
@@ -105,7 +119,7 @@ class _Acts:
 
     def look(self, temporary: Path) -> None:
         """Takes what there is for what was there before."""
-        self.children = {child.pid for child in _children() if "resource_tracker" not in _command(child)}
+        self.children = {child.pid for child in _children() if not _stays(child)}
         self.files = _files(temporary)
         self.seen = False
 
@@ -170,6 +184,15 @@ def _command(process: psutil.Process) -> str:
     return ""
 
 
+def _stays(process: psutil.Process) -> bool:
+    """Whether it lives as long as its parent, by design: a fork server, and multiprocessing's tracker."""
+    command = _command(process)
+    if "-m obl_magic.server" in command:
+        with contextlib.suppress(psutil.Error):
+            return process.ppid() in {os.getpid(), *ACTS.children}
+    return "resource_tracker" in command
+
+
 def _children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
@@ -192,13 +215,13 @@ def _processes(mark: str, known: set[int]) -> list[psutil.Process]:
 def _end(found: list[psutil.Process]) -> list[tuple[psutil.Process, str]]:
     """Those that do not end by themselves, killed, each with what it was."""
     deadline = time.monotonic() + GOING_S
+    found = [process for process in found if not _stays(process)]
     psutil.wait_procs(found, timeout=max(0.0, deadline - time.monotonic())) if found else None
     ended = []
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             what = " ".join(process.cmdline())
-            # multiprocessing's tracker lives as long as this process, by design
-            if process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in what:
+            if process.status() != psutil.STATUS_ZOMBIE and not _stays(process):
                 process.send_signal(signal.SIGKILL)
                 ended.append((process, what))
     psutil.wait_procs([process for process, _ in ended], timeout=GOING_S)
@@ -232,7 +255,7 @@ def _is_cache(name: str) -> bool:
 
 def _stray(new: set[Path]) -> list[Path]:
     """New files that stay; removed, but for shared memory, which may be somebody else's."""
-    deadline = time.monotonic() + GOING_S
+    deadline = time.monotonic() + SHM_GOING_S
     while (
         shared := [path for path in new if path.parent == SHM and path.exists()]
     ) and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from below import is_server
 from jupyter_client.manager import KernelManager
 
 POLL_S = 0.05
@@ -176,8 +177,13 @@ class Kernel:
         return list(reply["content"]["matches"])
 
     def children(self) -> list[psutil.Process]:
-        """Every living process below the kernel."""
-        return [child for child in self.process.children(recursive=True) if _lives(child)]
+        """Every living process below the kernel but its fork server, which lives as long as it does."""
+        below = [child for child in self.process.children(recursive=True) if _lives(child)]
+        return [child for child in below if not is_server(child)]
+
+    def servers(self) -> list[psutil.Process]:
+        """The fork servers below the kernel."""
+        return [child for child in self.process.children() if _lives(child) and is_server(child)]
 
     def kill(self) -> None:
         """Ends the kernel at once, without a word to it."""

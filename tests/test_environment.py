@@ -11,7 +11,7 @@ import pytest
 from obl_magic import environment
 from obl_magic.environment import note_older, setting
 from obl_magic.errors import UsageProblem
-from obl_magic.world.cores import cores
+from obl_magic.hosts.cores import cores
 
 PACKAGE = Path(environment.__file__).parent
 

@@ -70,7 +70,7 @@ def test_without_any_one_engine_everything_else_still_imports(tmp_path: Path, en
 SECRETS = {
     "cloudpickle": ("payload",),
     "horovod": ("worker/engines/horovod.py",),
-    "subprocess": ("world/", "setup/", "launchers/mpirun.py"),
+    "subprocess": ("world/", "server/", "setup/", "launchers/mpirun.py"),
     "IPython": ("notebook/magics.py", "display/notebook.py"),
 }
 
@@ -123,8 +123,8 @@ def test_no_module_reaches_into_anothers_underscore_names() -> None:
 
 
 WHEN_FIRST_USED = {
-    "IPython", "cloudpickle", "keras", "matplotlib", "ml_dtypes", "mpi4py", "numpy", "optuna", "pandas", "scipy",
-    "sklearn", "tensorflow",
+    "IPython", "cloudpickle", "keras", "matplotlib", "ml_dtypes", "mlflow", "mpi4py", "numpy", "optuna", "pandas",
+    "scipy", "sklearn", "tensorboard", "tensorflow",
 }  # fmt: skip
 """Libraries that take long to import, or that may be missing."""
 

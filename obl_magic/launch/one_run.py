@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
 from obl_magic.capture.function_source import read_cell
 from obl_magic.capture.own_modules import namesakes, own_modules
-from obl_magic.display.choose import current_cell, keeps_worlds_ready, showing
+from obl_magic.display.choose import current_cell, showing
 from obl_magic.display.run.view import Display, NoDisplay
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import Ended, Launched, Note
+from obl_magic.hosts.places import Hosts
 from obl_magic.launch import in_process
 from obl_magic.launch.headroom import HEADROOM
 from obl_magic.launch.interrupts import Presses, interrupts_held, interrupts_let_through
@@ -31,8 +32,11 @@ from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.jobs import JOBS
 from obl_magic.runs.leftovers import remove_leftovers
 from obl_magic.runs.run import LIVE, Ledger, Run
+from obl_magic.runs.tensorboard import Board, check_tensorboard
+from obl_magic.setup import hosts as setup
 from obl_magic.setup.doctor import choose_engine
 from obl_magic.values import Captured, CarriedGenerators, CellSource, Inherited, Job, Settings
+from obl_magic.worker.on_import import uses_keras
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def launch(
     display: Display | None = None,
     earlier: Run | None = None,
     settings: Settings | None = None,
-    stand_by: bool = True,
+    says: str = "",
 ) -> Run:
     """Runs a call whose options are checked; see :func:`obl_magic.run`.
 
@@ -83,7 +87,7 @@ def launch(
         display: where to show it; by default the notebook or the terminal.
         earlier: the run that it goes on from.
         settings: how the ranks make Keras oblivious; by default as the options say.
-        stand_by: afterwards a world like its own may stand by.
+        says: what the user should know about the number of ranks, or "".
 
     Returns:
         The run; under way where ``options.background``.
@@ -95,6 +99,7 @@ def launch(
     """
     __tracebackhide__ = True
     began = time.perf_counter()
+    check_tensorboard(options.tensorboard)
     workers = options.workers
     captured = capture(
         call.fn,
@@ -108,8 +113,7 @@ def launch(
     arguments = in_words(call.all_args)  # may take long: before interrupts are held
     capture_s = time.perf_counter() - began
     engine, reason = engine_for(options)
-    if workers is not None:
-        HEADROOM.check(captured, workers)
+    of_hosts = ready(captured, options, [options.placed] if options.placed else [])
     settings = replace(settings or call.settings(options), goes_on=earlier is not None)
     with interrupts_held() as interrupted:
         remove_leftovers()
@@ -120,18 +124,24 @@ def launch(
         )
         job = job_of(captured, call, options, settings, "alone" if workers is None else engine, folder.path)
         ledger = _begun(folder, captured, record)
+        if options.tensorboard is not None:
+            ledger.listen(Board(Path(options.tensorboard) / folder.id, call.all_args, ledger.note).take)
         ledger.add(Launched(-1, record.started_s, workers))
         if workers is not None:
             _keep_job(job, folder, ledger, interrupted)
         for text in notes:
             ledger.add(Note(-1, record.started_s, text, "resume"))
+        if says:
+            ledger.add(Note(-1, record.started_s, says, "workers"))
+        for text in of_hosts:
+            ledger.add(Note(-1, record.started_s, text, "hosts"))
         shown = NoDisplay() if options.quiet else display or showing()
         shown.begin(record)
         live = (
             None
             if workers is None
             else LaunchedRun(
-                ledger, options, engine, shown, interrupted, stand_by=stand_by and keeps_worlds_ready()
+                ledger, options, engine, shown, interrupted, imports=uses_keras(captured.payload)
             )
         )
         this = Run(ledger, record, live)
@@ -150,6 +160,29 @@ def launch(
     elif interrupted:  # when the run was over; what else the cell does is to stop
         raise KeyboardInterrupt
     return this
+
+
+def ready(captured: Captured, options: RunOptions, worlds: Sequence[Hosts]) -> list[str]:
+    """Whether the ranks will find what they need where they are to be; what to say of it.
+
+    Args:
+        captured: the function.
+        options: how it runs.
+        worlds: where each world is, if not all here.
+
+    Raises:
+        SetupProblem: a host cannot be had, or is not like this one.
+        UsageProblem: they would not fit into memory.
+    """
+    placed = options.placed
+    if placed is None:
+        if options.workers is not None:
+            HEADROOM.check(captured, options.workers)
+        return []
+    answers, notes, _ = setup.KNOWN.ready(placed, [world.names[0] for world in worlds])
+    for place, host in zip(placed.places, answers, strict=True):
+        HEADROOM.check(captured, place.ranks, host.free_bytes, host.name)
+    return notes
 
 
 def engine_for(options: RunOptions) -> tuple[str, str]:
@@ -176,7 +209,7 @@ def job_of(
     return Job(
         name=captured.name, digest=captured.digest, source=captured.source, payload=captured.payload,
         args=call.all_args, sources=captured.sources, seed=options.base_seed, settings=settings, engine=engine,
-        run_dir=str(folder), beat_s=_beat_s(options),
+        run_dir=str(folder), beat_s=_beat_s(options), stall_s=options.stall_timeout,
         path=tuple(str(Path(entry).absolute()) for entry in sys.path), namesakes=namesakes(),
         buffers=captured.buffers,
         library_settings=captured.library_settings,

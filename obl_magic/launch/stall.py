@@ -73,7 +73,7 @@ def _culprit(state: RunState, ranks: int, since_s: dict[int, float], silent_s: f
             break
     others = [rank for rank in known if rank not in found]
     what = {rank: _what(r, heard_s[rank], silent_s) for rank, r in known.items()}
-    return "; ".join([*_said(found, what), *_said(others, what)])
+    return "; ".join([*_said(found, what, state), *_said(others, what, state)])
 
 
 def lines_of(state: RunState) -> str:
@@ -100,12 +100,12 @@ def left_alone(state: RunState, failed: Failed) -> str:
     return f"{have} returned, but rank {failed.rank} waits for it at {failed.where or 'a collective'}"
 
 
-def _said(ranks: Iterable[int], what: dict[int, str]) -> list[str]:
+def _said(ranks: Iterable[int], what: dict[int, str], state: RunState) -> list[str]:
     """A sentence for each group of ranks of which the same is true."""
     told = sorted((what[rank], rank) for rank in ranks)
     said = []
     for each, group in groupby(told, key=lambda pair: pair[0]):
-        names = [str(rank) for _, rank in group]
+        names = [state.name(rank).removeprefix("rank ") for _, rank in group]
         said.append(f"{'ranks' if len(names) > 1 else 'rank'} {', '.join(names)}: {each}")
     return said
 

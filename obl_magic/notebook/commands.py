@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import OblError, UsageProblem
 from obl_magic.export import export as write
-from obl_magic.launch.on_ranks import wanted
+from obl_magic.hosts.places import parse
 from obl_magic.notebook.attach import attach as show_again
 from obl_magic.notebook.attach import attach_study
 from obl_magic.notebook.options import help_on, misplaced
@@ -22,14 +22,14 @@ from obl_magic.rundir import existing as existing_runs
 from obl_magic.rundir import existing_studies
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.run import LIVE, Run, glance
+from obl_magic.server.server import SERVER
 from obl_magic.setup import doctor
-from obl_magic.setup.doctor import choose_engine
+from obl_magic.setup import hosts as hosts_of
 from obl_magic.specs import parse_components, parse_space
 from obl_magic.study.find import is_study, open_results
 from obl_magic.study.results import Results
-from obl_magic.world.standby import STANDBY
 
-WORDS = ("runs", "attach", "logs", "stop", "standby", "export", "prune", "doctor", "help")
+WORDS = ("runs", "attach", "logs", "stop", "scale", "server", "standby", "export", "prune", "doctor", "help")
 _WHEN = "%Y-%m-%d %H:%M:%S"
 
 
@@ -55,6 +55,7 @@ def line_magic(
     keep: int | None = None,
     older_days: float | None = None,
     dry_run: bool = False,
+    hosts: str | None = None,
 ) -> Any:
     """Runs one ``%oblivious`` line.
 
@@ -67,6 +68,7 @@ def line_magic(
         keep: how many of the newest a pruning leaves.
         older_days: how many days old it leaves.
         dry_run: whether it only says so.
+        hosts: whom the doctor asks, or where a run goes on.
 
     Raises:
         UsageProblem: the line means nothing here.
@@ -74,18 +76,20 @@ def line_magic(
     if not words:
         raise UsageProblem("%oblivious alone", f"one of {', '.join(WORDS)}", "%oblivious runs")
     word, rest = words[0], list(words[1:])
-    if word in ("attach", "logs", "stop", "export"):
+    if word in ("attach", "logs", "stop", "scale", "export"):
         rest = [_meant(name, namespace or {}) for name in rest]
     if word == "runs":
         return runs_table()
     if word == "doctor":
-        return doctor_table()
+        return doctor_table(hosts)
     if word == "logs":
         return Table(*_both(_logs(rest, rank)))
     if word == "stop":
         return stop(rest[0] if rest else None)
-    if word == "standby":
-        return Table(*_both(standby(rest, workers, engine)))
+    if word in ("server", "standby"):
+        return Table(*_both(server(rest, workers)))
+    if word == "scale":
+        return scale(rest[0] if rest else None, workers, hosts)
     if word == "attach":
         return attach(rest)
     if word == "prune":
@@ -123,6 +127,8 @@ def runs_table() -> Any:
     rows += [_row(_row_of_a_study, folder) for folder in existing_studies()[::-1]]
     rows.sort(key=lambda row: row["started"], reverse=True)
     columns = ["run", "function", "status", "workers", "engine", "total_s", "started", "digest", "from"]
+    if any(row.get("hosts") for row in rows):
+        columns.insert(4, "hosts")
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -148,10 +154,15 @@ def _row_of_a_run(folder: Any) -> dict[str, Any]:
     told, (status, total_s) = folder.record(), glance(folder)
     return {
         "run": folder.id, "function": told.function, "status": status,
-        "workers": told.workers or "here", "engine": told.engine, "total_s": total_s,
+        "workers": told.workers or "here", "hosts": _hosts(told), "engine": told.engine, "total_s": total_s,
         "started": _when(told.started_s), "digest": told.digest[:12],
         "from": _origin(told),
     }  # fmt: skip
+
+
+def _hosts(told: Any) -> str:
+    """``a 4, b 4``, or "" where all ranks were on this host."""
+    return str(told.hosts.rpartition(": ")[2])
 
 
 def _row_of_a_study(folder: Any) -> dict[str, Any]:
@@ -160,7 +171,7 @@ def _row_of_a_study(folder: Any) -> dict[str, Any]:
     engine = told.engine or ("alone" if told.workers else "inline")
     return {
         "run": study.id, "function": f"{told.function} ({study.kind}, {len(study.ended_trials)} trials)",
-        "status": study.status, "workers": told.workers or "here", "engine": engine,
+        "status": study.status, "workers": told.workers or "here", "hosts": _hosts(told), "engine": engine,
         "total_s": told.ended_s - told.started_s if told.ended_s else None, "started": _when(told.began_s),
         "digest": study.digest[:12], "from": _origin(told),
     }  # fmt: skip
@@ -178,10 +189,35 @@ def _origin(record: RunRecord) -> str:
     return "; ".join(f"{' + '.join(whats)}: {run}" for run, whats in given.items())
 
 
-def doctor_table() -> Table:
-    """What works here, and what mends the rest."""
-    checks = doctor.examine()
+def doctor_table(asked: str | None = None) -> Table:
+    """What works here, and what mends the rest; or the same of other hosts.
+
+    Args:
+        asked: hosts as they are typed, or None.
+    """
+    checks = doctor.examine() if asked is None else hosts_of.examine(parse(asked))
     return Table(doctor.table_text(checks), doctor.table_html(checks))
+
+
+def scale(name: str | None, workers: int | None, hosts: str | None) -> Any:
+    """Has a run under way go on with another number of ranks, or on other hosts; see :meth:`Run.scale`.
+
+    Args:
+        name: of the run, or None for the only one.
+        workers: ranks, or None: as many as the hosts have places.
+        hosts: as they are typed, or None: here.
+    """
+    running = [run for run in LIVE.values() if isinstance(run, Run) and run.status == "running"]
+    found = [run for run in running if name is None or run.id.startswith(name) or run.id.endswith(name)]
+    if len(found) != 1 or (workers is None and hosts is None):
+        ids = ", ".join(run.id for run in running) or "none is running"
+        raise UsageProblem(
+            f"%oblivious scale {name or ''}".rstrip(),
+            f"a run of this notebook ({ids}) and a number of ranks",
+            "%oblivious scale RUN -w 4",
+        )
+    found[0].scale(workers, hosts)
+    return found[0]
 
 
 def stop(name: str | None) -> Any:
@@ -242,32 +278,27 @@ def prune(rest: Sequence[str], keep: int | None, older_days: float | None, dry_r
     return "removed"
 
 
-def standby(rest: Sequence[str], workers: int | None, engine: str) -> str:
-    """Brings a world up that waits for the next cell, says whether one waits, or forbids it (``off``); what was done.
+def server(rest: Sequence[str], workers: int | None = None) -> str:
+    """Says what the fork server is at, or brings it up anew (``restart``), or forbids it (``off``).
+
+    ``standby`` is an older word for it: ``standby -w 2`` brings it up, for worlds of any size.
 
     Raises:
-        UsageProblem: neither a size nor ``off``. SetupProblem: there is no MPI, or the engine does not work here.
+        UsageProblem: another word.
     """
     if list(rest) == ["off"] and workers is None:
-        STANDBY.allowed = False
-        STANDBY.drop()
-        return "no world stands by from now on (to have one again: %oblivious standby -w 2)"
-    if rest or (workers is not None and workers < 1):
-        raise UsageProblem(
-            f"%oblivious standby {' '.join(rest)}".strip()
-            + (f" -w {workers}" if workers is not None else ""),
-            "a number of ranks, or off",
-            "%oblivious standby -w 2",
-        )
-    if workers is None:
-        waiting = STANDBY.ranks
-        return f"{waiting} rank{'s' if waiting > 1 else ''} stand by" if waiting else "no world stands by"
-
-    STANDBY.allowed = True
-    chosen = choose_engine(engine).engine
-    if not STANDBY.prepare(wanted(workers, chosen)):
-        return "no world stands by: memory is short"
-    return f"{workers} rank{'s' if workers > 1 else ''} will stand by for the next cell with -w {workers} ({chosen})"
+        SERVER.allowed = False
+        SERVER.end()
+        return "no fork server from now on: worlds are started afresh (to have one again: %oblivious server restart)"
+    if list(rest) == ["restart"] or (not rest and workers is not None and workers > 0):
+        SERVER.allow()
+        if workers is None:
+            SERVER.end()
+        SERVER.warm()
+    elif list(rest) not in ([], ["status"]) or workers is not None:
+        got = " ".join(("%oblivious server", *rest, *(() if workers is None else ("-w", str(workers)))))
+        raise UsageProblem(got, "status, restart or off", "%oblivious server status")
+    return SERVER.status()
 
 
 def argument_value(text: str) -> tuple[str, Any]:
@@ -350,13 +381,13 @@ def _resumes_a_search(name: str | None) -> bool:
     return name is not None and is_study(name)
 
 
-def check_before_the_cell(workers: int | None, engine: str) -> None:
+def check_before_the_cell(workers: int | str | None, engine: str) -> None:
     """Refuses what can be refused before the cell is executed.
 
     Raises:
         UsageProblem: a bad number of workers or an unknown engine.
     """
-    if workers is not None and workers < 1:
+    if isinstance(workers, int) and workers < 1:
         raise UsageProblem(f"--workers {workers}", "a whole number of ranks, 1 or more", "--workers 2")
     if engine not in CHOICES:
         raise UsageProblem(f"--engine {engine}", CHOICES_IN_WORDS, "--engine auto")

@@ -22,6 +22,7 @@ from obl_magic.errors import OblError, UsageProblem
 from obl_magic.notebook import commands
 from obl_magic.notebook.options import Offers, as_text, completions, given, meant, typed
 from obl_magic.options import OPTIONS
+from obl_magic.server.server import SERVER
 from obl_magic.values import CellSource
 
 
@@ -42,8 +43,8 @@ class ObliviousMagics(Magics):
     @argument(
         "words",
         nargs="*",
-        help="as %%oblivious (one line): runs, attach [RUN], logs RUN --rank K, stop [RUN], standby -w N or off, "
-        "export RUN FILE, doctor",
+        help="as %%oblivious (one line): runs, attach [RUN], logs RUN --rank K, stop [RUN], "
+        "server status, restart or off, export RUN FILE, doctor",
     )
     @argument("--rank", type=int, default=0, help="whose log, for %%oblivious logs: --rank 1")
     @argument("--keep", type=int, help="so many of the newest stay, for %%oblivious prune: --keep 20")
@@ -73,10 +74,12 @@ class ObliviousMagics(Magics):
         try:
             options = _parse(self.oblivious.parser, line)
             options.line = line
+            if cell is None and not options.function and not options.words and line.strip():
+                raise _without_function("%oblivious", line, self._newest_function)
             if cell is None and not options.function:
                 return commands.line_magic(
                     options.words, options.rank, self._shell.user_ns, options.workers, options.engine,
-                    options.keep, options.older, options.dry_run,
+                    options.keep, options.older, options.dry_run, options.hosts,
                 )  # fmt: skip
             return self._run(options, cell)
         except UsageProblem as error:
@@ -90,6 +93,16 @@ class ObliviousMagics(Magics):
     def _shell(self) -> InteractiveShell:
         assert self.shell is not None
         return self.shell
+
+    @property
+    def _newest_function(self) -> str:
+        """The name of the function that the notebook has defined last, or an example of one."""
+        mine = [
+            name
+            for name, value in self._shell.user_ns.items()
+            if isinstance(value, FunctionType) and not name.startswith("_")
+        ]
+        return mine[-1] if mine else "train"
 
     def _run(self, options: Any, cell: str | None) -> Any:
         __tracebackhide__ = True
@@ -110,6 +123,8 @@ class ObliviousMagics(Magics):
         arguments = dict(commands.argument_value(text) for text in options.arg)
         _refuse_await(cell or "")
         name = options.function or _last_function(cell or "")
+        if name is None:
+            raise _without_function("%%oblivious", options.line, self._newest_function)
         kind = commands.kind_of(options)
         commands.check_before_the_cell(options.workers, options.engine)
         if cell is not None and cell.strip():
@@ -180,8 +195,18 @@ def _parse(parser: MagicArgumentParser, line: str) -> Any:
         ) from None
 
 
-def _last_function(cell: str) -> str:
-    """The name of a cell's last top-level ``def``."""
+def _without_function(magic: str, line: str, newest: str) -> UsageProblem:
+    """Of a magic that does not say what to run; all that was typed is in what to do."""
+    typed = f"{magic} {line.strip()}".strip()
+    return UsageProblem(
+        "a cell without a def" if magic == "%%oblivious" else f"{typed}, on a line of its own",
+        "a training function in the cell, or --function NAME",
+        f"{typed} --function {newest}",
+    )
+
+
+def _last_function(cell: str) -> str | None:
+    """The name of a cell's last top-level ``def``; None where there is none."""
     if re.match(r"\s*%%", cell):  # of another cell magic, which executes what is below it: %%time
         return _last_function(cell.lstrip().partition("\n")[2])
     try:
@@ -196,16 +221,10 @@ def _last_function(cell: str) -> str:
             "a function that returns its value when it is called",
             f"def started(): return asyncio.run({waits[-1]}())",
         )
-    if not names:
-        raise UsageProblem(
-            "a cell without a def",
-            "a training function in the cell, or --function NAME",
-            "%%oblivious --function train",
-        )
-    return names[-1]
+    return names[-1] if names else None
 
 
-def _last_function_among_magics(cell: str) -> str:
+def _last_function_among_magics(cell: str) -> str | None:
     """As :func:`_last_function`, for a cell that is Python only after IPython has transformed it."""
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -291,6 +310,13 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(ObliviousMagics)
     shell.input_transformers_cleanup.append(_body_for_a_lonely_magic)
     shell.Completer.custom_matchers.append(_offered(shell))
+    shell.events.register("post_run_cell", _look_after_the_server)
+    SERVER.warm()
+
+
+def _look_after_the_server(result: Any) -> None:
+    """What a cell has set or imported, the next world finds."""
+    SERVER.renew()
 
 
 def _offered(shell: InteractiveShell) -> Any:
@@ -320,6 +346,9 @@ def unload(shell: InteractiveShell) -> None:
     shell.Completer.custom_matchers[:] = [
         matcher for matcher in shell.Completer.custom_matchers if matcher.__name__ != "oblivious_options"
     ]
+    if _look_after_the_server in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", _look_after_the_server)
+    SERVER.end()
     if _body_for_a_lonely_magic in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(_body_for_a_lonely_magic)
 

@@ -62,7 +62,7 @@ class Offers:
     values: tuple[str, ...] = ()
 
 
-OF_RUNS = ("attach", "logs", "stop", "export")
+OF_RUNS = ("attach", "logs", "stop", "scale", "export")
 
 
 def completions(before: str, there: Offers = Offers()) -> list[str]:

@@ -105,7 +105,7 @@ class RunDir:
             for path in (self.job, buffers_of(self.job), self.changes):
                 path.unlink(missing_ok=True)
             for stacks in self.path.glob("stacks-*.txt"):
-                if not stacks.stat().st_size:  # nobody asked for them
+                if not stacks.stat().st_size:
                     stacks.unlink()
             for path in (*self.path.iterdir(), *self.path.glob("checkpoints/*"), self.path, self.path.parent):
                 _onto_the_disk(path)
@@ -115,7 +115,7 @@ class RunDir:
         return self.path / ("launcher.log" if rank < 0 else f"rank-{rank}.log")
 
     def stacks(self, rank: int) -> Path:
-        """The stacks of all threads of a rank that was asked for them."""
+        """The stacks of all threads of a rank that stood still."""
         return self.path / f"stacks-{rank}.txt"
 
     def checkpoint(self, fit: int) -> Path:
@@ -131,6 +131,11 @@ class RunDir:
     def has_checkpoints(self) -> bool:
         """Whether anything is kept of the function's fits."""
         return any(self.path.glob("checkpoints/fit-*.pkl"))
+
+    def kept_s(self) -> float:
+        """Unix time in seconds at which an epoch was kept last; 0 where none was."""
+        found = [path.stat().st_mtime for path in self.path.glob("checkpoints/fit-*.pkl")]
+        return max(found, default=0.0)
 
     def take_checkpoints_of(self, other: RunDir) -> int:
         """Copies what another run has kept of its fits; how many there were."""

@@ -32,6 +32,7 @@ class RunRecord:
         folder: the run's folder as the user would type it, or "".
         draws: curves are to be expected: the function trains.
         seed: base seed.
+        hosts: where its ranks are, in words; "" where all are on this host.
         arguments: what the function was called with, by name, as text.
         provided: parameters that were filled by name from the notebook.
         options: how it was asked for; see :mod:`obl_magic.options`.
@@ -66,6 +67,7 @@ class RunRecord:
     folder: str = ""
     draws: bool = False
     seed: int = 0
+    hosts: str = ""
     arguments: dict[str, str] = field(default_factory=dict)
     provided: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)

@@ -33,7 +33,7 @@ def error_of(state: RunState, folder: RunDir) -> BaseException:
     if first is None:
         return _without_our_frames(RunFailed(state.error or "the run failed without a word"))
     if not first.traceback:
-        return _without_our_frames(RankDied(first.error, _last_words(state, first.rank)))
+        return _without_our_frames(RankDied(first.error, last_words(state, first.rank)))
     error = _unpickled(folder, first) or RunFailed(first.error, "")
     text = told(state, first)
     error.add_note(text)
@@ -44,7 +44,7 @@ def told(state: RunState, first: Failed) -> str:
     """The first failure as a notebook shows it: where, the traceback, the last output, the other ranks in a line."""
     where = f" at {first.where}" if first.where else ""
     others = [str(rank) for rank in sorted(state.ranks) if rank not in (first.rank, -1)]
-    parts = [f"rank {first.rank} raised{where}:", "", first.traceback.rstrip()]
+    parts = [f"{state.name(first.rank)} raised{where}:", "", first.traceback.rstrip()]
     if others:
         same = {f.rank for f in state.failures if f.error == first.error and f.rank != first.rank}
         verb = "raised the same" if same and len(same) == len(others) else "stopped"
@@ -75,8 +75,10 @@ def _unpickled(folder: RunDir, failed: Failed) -> BaseException | None:
     return error if isinstance(error, BaseException) else None
 
 
-def _last_words(state: RunState, rank: int) -> str:
+def last_words(state: RunState, rank: int) -> str:
+    """What a rank wrote last, without what is the same in every run; "" where it wrote nothing."""
     known = state.ranks.get(rank)
-    if known is None or not known.tail:
+    tail = known.last_lines if known is not None else ()
+    if not tail:
         return ""
-    return "last lines of its output:\n" + "\n".join(f"  {line}" for line in known.tail[-10:])
+    return "last lines of its output:\n" + "\n".join(f"  {line}" for line in tail[-10:])

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,16 +16,19 @@ from obl_magic.display.charts.figures import run_figure
 from obl_magic.display.choose import current_cell, show_still
 from obl_magic.display.run.text import summary
 from obl_magic.errors import SetupProblem, UsageProblem
-from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, from_json
+from obl_magic.events.event import LAUNCHER, Ended, Event, Log, Metric, Note, Sent, from_json
 from obl_magic.events.fold import RunState, empty, fold_all
 from obl_magic.events.journal import Journal
 from obl_magic.events.log import Follower
 from obl_magic.events.table import NONE, MetricTable
+from obl_magic.options import RUN, RunOptions
 from obl_magic.payload import files
 from obl_magic.rundir import RunDir, existing, existing_studies, unwritable
 from obl_magic.rundir.record import FORMAT, RunRecord, damaged, read_json
 from obl_magic.rundir.trust import refuse_foreign
+from obl_magic.runs.arrivals import Arrivals
 from obl_magic.runs.failures import error_of
+from obl_magic.runs.mlflow import log_to_mlflow
 from obl_magic.runs.owner import is_gone
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class Ledger:
         self._follower: Follower | None = None
         self._kernel: Mapping[str, Any] | None = None
         self._latest_s = 0.0
+        self._arrivals = Arrivals(folder, self.note)
 
     @classmethod
     def of(cls, folder: RunDir, kernel: Mapping[str, Any] | None) -> Self:
@@ -80,6 +84,10 @@ class Ledger:
             unfolded, self._unfolded = self._unfolded, []
             self._state = fold_all(self._state, unfolded)
             return self._state
+
+    def note(self, text: str) -> None:
+        """Adds a note of ours."""
+        self.add(Note(LAUNCHER, time.time(), text, "kernel"))
 
     def catch_up(self) -> list[Event]:
         """Folds what was added to the log on disk since the last call; which events these are, numbers apart.
@@ -133,7 +141,10 @@ class Ledger:
         except ValueError as error:
             self.add(Log(LAUNCHER, time.time(), "stderr", f"{error}\n"))
         else:
-            self.add(event, line)
+            if isinstance(event, Sent):
+                self._arrivals.take(event)
+            else:
+                self.add(event, line)
 
     def add(self, event: Event, line: str | None = None) -> None:
         """Writes and folds one event. What cannot be written is said at the run's end.
@@ -254,9 +265,9 @@ class Run:
 
     @property
     def values(self) -> list[Any]:
-        """What every rank's function returned, in rank order; None where one did not."""
+        """What every rank's function returned, in rank order (of its last world); None where one did not."""
         self.wait()
-        return [self._value_of(rank) for rank in range(self.workers or 1)]
+        return [self._value_of(rank) for rank in range(self._state.workers or self.workers or 1)]
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -321,6 +332,22 @@ class Run:
         self.ledger.catch_up()
         return run_figure(f"{self.record.function} · {self.id}", self.ledger.rows)
 
+    def to_mlflow(self, experiment: str | None = None, tracking_uri: str | None = None) -> str:
+        """Logs its parameters, curves and source to MLflow; MLflow's id of it.
+
+        Args:
+            experiment: MLflow's experiment; by default the function's name.
+            tracking_uri: where MLflow keeps it; by default as MLflow is set.
+
+        Raises:
+            SetupProblem: MLflow is missing.
+        """
+        name = experiment or self.record.function
+        status = self.status
+        return log_to_mlflow(
+            self.record, status, self.ledger.rows, self.ledger.folder.source, name, tracking_uri
+        )
+
     def logs(self, rank: int = 0) -> str:
         """Everything a rank printed (-1: the launcher), Python and C code alike."""
         return self.ledger.folder.read_log(rank)
@@ -334,6 +361,36 @@ class Run:
             while self.status == "running" and (left_s := until - time.monotonic()) > 0:
                 time.sleep(min(LOOKS_EVERY_S, left_s))
         return self
+
+    def scale(self, workers: int | None = None, hosts: str | Sequence[str] | None = None) -> None:
+        """Has the run go on in a world of another size, or on other hosts, with the same numbers.
+
+        It moves when the next epoch is kept: with ``retries`` at the end of the epoch, else within some ten seconds of
+        training.
+
+        Args:
+            workers: ranks; by default as many as the hosts have places.
+            hosts: as for :func:`obl_magic.run`; by default this one.
+
+        Raises:
+            UsageProblem: it does not run, or not on ranks, or another kernel conducts it.
+        """
+        if self._live is None or self.status != "running":
+            raise UsageProblem(
+                f"scale of {self.id}, which {'is over' if self.status != 'running' else 'has no ranks of this kernel'}",
+                "a run under way that this kernel has started with workers",
+                "obl_magic.run(..., workers=2, background=True)",
+            )
+        self._live.scale(RunOptions.of(RUN, {"workers": workers, "hosts": hosts}))
+
+    @property
+    def worlds(self) -> list[dict[str, Any]]:
+        """Of each world that trained, in order: ``workers``, ``hosts`` in words, and the epoch it began with."""
+        told = self.ledger.state.worlds
+        return [
+            {"workers": workers, "hosts": hosts or self.record.hosts, "from_epoch": epoch}
+            for workers, hosts, epoch in told
+        ]
 
     def stop(self) -> None:
         """Ends the run now; no process of it is left when this returns.

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal
 
 from obl_magic.engines import CHOICES, CHOICES_IN_WORDS
 from obl_magic.errors import SetupProblem, UsageProblem
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import mpirun
+from obl_magic.server.server import can_fork, is_forbidden
 from obl_magic.setup import install_horovod
-from obl_magic.world.cores import cores
 
 if TYPE_CHECKING:
     from obl_magic.launchers.mpirun import Mpi
@@ -134,6 +135,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> list[Check]:
         _compiler(environ),
         _gpus(environ),
         _cores(environ),
+        _fork_server(environ),
         _engine(here),
     ]
 
@@ -306,6 +308,18 @@ def _cores(environ: Mapping[str, str]) -> Check:
     return Check(
         "Cores", "note", f"{cores(environ)} for this process; more ranks than that work, sharing them"
     )
+
+
+def _fork_server(environ: Mapping[str, str]) -> Check:
+    name = "Fork server"
+    if not can_fork():
+        return Check(
+            name, "note", "not on this system; every rank imports TensorFlow itself, which takes seconds"
+        )
+    if is_forbidden(environ):
+        found = "off; every rank imports TensorFlow itself, which takes seconds"
+        return Check(name, "note", found, "unset OBLIVIOUS_FORK")
+    return Check(name, "ok", "ranks start from one process that has imported TensorFlow, in 0.2 s")
 
 
 def _engine(here: Installed) -> Check:

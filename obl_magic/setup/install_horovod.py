@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from obl_magic.errors import SetupProblem
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import mpirun as launcher
-from obl_magic.world.cores import cores
 
 HOROVOD = "0.28.1"
 BUILD_TIMEOUT_S = 3600.0

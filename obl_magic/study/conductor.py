@@ -14,18 +14,19 @@ from typing import Any, TypeVar
 from obl_magic import rundir
 from obl_magic.capture import capture
 from obl_magic.capture.distribution import refuse_own_distribution
-from obl_magic.display.choose import current_cell, keeps_worlds_ready, showing_study
+from obl_magic.display.choose import current_cell, showing_study
 from obl_magic.display.study.view import NoStudyDisplay, StudyDisplay
 from obl_magic.errors import OblError, RunTimedOut
-from obl_magic.launch.headroom import HEADROOM
+from obl_magic.hosts.places import LOCAL, Hosts, Place
 from obl_magic.launch.interrupts import Presses, interrupts_held
 from obl_magic.launch.manifest import in_words, record_of
 from obl_magic.launch.on_ranks import wanted
-from obl_magic.launch.one_run import Call, engine_for, job_of, put_job
+from obl_magic.launch.one_run import Call, engine_for, job_of, put_job, ready
 from obl_magic.options import StudyOptions
 from obl_magic.rundir.record import RunRecord, StudyRecord
 from obl_magic.runs.leftovers import remove_leftovers
 from obl_magic.runs.run import LIVE
+from obl_magic.runs.tensorboard import check_tensorboard
 from obl_magic.study.ablation_result import AblationResult
 from obl_magic.study.driver import Driver, Shared
 from obl_magic.study.holding import Holding
@@ -36,7 +37,6 @@ from obl_magic.study.search_result import Study
 from obl_magic.study.seats import KernelSeat, Seat, in_worlds
 from obl_magic.values import Captured, CarriedGenerators, Job, Settings
 from obl_magic.worker.on_import import uses_keras
-from obl_magic.world.standby import STANDBY
 from obl_magic.world.threads import begin
 
 SHOW_EVERY_S = 0.2
@@ -104,6 +104,7 @@ def conduct(
     __tracebackhide__ = True
     call, options = wish.call, wish.options
     began = time.perf_counter()
+    check_tensorboard(options.tensorboard)
     captured = capture(
         call.fn, namespace=call.namespace, provide=call.provide, args={**dict.fromkeys(wish.varied), **call.all_args},
         cells=call.cells,
@@ -113,8 +114,7 @@ def conduct(
     make = plan(captured)
     capture_s = time.perf_counter() - began
     chosen, reason = engine_for(options)
-    if options.workers is not None:
-        HEADROOM.check(captured, options.workers)
+    wish.remarks.extend(ready(captured, options, _worlds(options)))
     with interrupts_held() as stopping:
         remove_leftovers()
         folder = earlier.folder if earlier else rundir.create_study()
@@ -149,14 +149,19 @@ def conduct(
             return study
         if options.workers is not None:
             error = _see_to_its_end(driver, study, shown, stopping)
-            if error is None and keeps_worlds_ready() and STANDBY.allowed:
-                STANDBY.prepare(wanted(options.workers, chosen))
     if options.workers is None:
         error = _in_this_process(driver, study, shown, stopping)
     if error is not None:
         error.study = study  # type: ignore[attr-defined]
         raise error
     return study
+
+
+def _worlds(options: StudyOptions) -> list[Hosts]:
+    """Where each world of a study is; none where trials run in this process."""
+    each = options.workers_per_trial
+    here = Hosts((Place(LOCAL[0], each * options.worlds),))
+    return [] if options.workers is None else (options.placed or here).worlds(options.worlds, each)
 
 
 def _held(folder: rundir.StudyDir, new: bool) -> Holding:
@@ -197,6 +202,7 @@ def _prepared(
         **{
             **{each.name: getattr(of_a_trial, each.name) for each in fields(of_a_trial)},
             "workers": options.workers, "engine": "" if alone else engine, "options": options.record,
+            "hosts": options.placed.told if options.placed else "",
             "started_s": time.time() - spent_s, "lines": (*of_a_trial.lines, *_remarks(wish)),
         },
         kind=kind.kind, quantity=wish.objective.quantity, direction=wish.objective.direction, wanted=plan.planned,
@@ -206,23 +212,26 @@ def _prepared(
     )  # fmt: skip
     folder.shared.write_json(folder.manifest, record.in_json)
     shared = Shared(
-        folder, job, replace(of_a_trial, captured=()), wish.objective, wish.judges, wish.keep_weights
+        folder,
+        job,
+        replace(of_a_trial, captured=(), hosts=""),
+        wish.objective,
+        wish.judges,
+        wish.keep_weights,
+        None if options.tensorboard is None else Path(options.tensorboard) / folder.id,
     )
     records = Records(folder.rows)
     seats: Sequence[Seat]
     if options.workers is None:
         seats = [KernelSeat(wish.call.fn, captured, dict(wish.models))]
     else:
-        STANDBY.drop()
-        want = wanted(options.workers_per_trial, engine, options.workers)
-        seats = in_worlds(
-            want,
-            folder.shared.job,
-            options.worlds,
-            options.of_a_trial,
-            stopping,
-            uses_keras(captured.payload),
-        )
+        imports, placed = uses_keras(captured.payload), _worlds(options)
+        on_this_host = sum(each.ranks for each in placed if each.is_here)
+        wants = [
+            wanted(each.ranks, engine, imports, on_this_host, None if each.is_here else each)
+            for each in placed
+        ]
+        seats = in_worlds(wants, folder.shared.job, options.of_a_trial, stopping, engine)
     driver = Driver(shared, plan, seats, records, stopping, options.timeout)
     return driver, kind(folder, record, records, driver, stopping.press)
 

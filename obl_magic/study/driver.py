@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from obl_magic.capture.credentials import as_text
@@ -17,6 +18,7 @@ from obl_magic.launch.interrupts import Presses
 from obl_magic.rundir import StudyDir, unwritable
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.run import Ledger, Run
+from obl_magic.runs.tensorboard import Board
 from obl_magic.study.objective import Objective
 from obl_magic.study.plan.base import Plan
 from obl_magic.study.record import Records, TrialRecord, ranked
@@ -36,6 +38,7 @@ class Shared:
         objective: what is compared.
         judges: values on the way decide whether a trial goes on.
         keep_weights: of how many trials, the best, weights are kept.
+        board: folder below which TensorBoard reads their numbers, or None.
     """
 
     folder: StudyDir
@@ -44,6 +47,7 @@ class Shared:
     objective: Objective
     judges: bool = False
     keep_weights: int = 0
+    board: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,11 @@ class Driver:
         )  # fmt: skip
         folder.write_json(folder.manifest, record.in_json)
         ledger.open()
+        if shared.board is not None:
+            left_out = (
+                {"without": record.component or "base", "repeat": trial.repeat} if shared.job.ablates else {}
+            )
+            ledger.listen(Board(shared.board / folder.id, {**job.args, **left_out}, ledger.note).take)
         ledger.add(Launched(LAUNCHER, time.time(), record.workers))
         judge: Callable[[int, float], bool] | None = None
         if shared.judges:

@@ -6,7 +6,7 @@ A world is replaced after any failure; a trial finds the frameworks imported, an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,17 +14,18 @@ from typing import Any, Protocol
 from obl_magic import payload
 from obl_magic.display.run.view import NoDisplay
 from obl_magic.errors import SetupProblem
-from obl_magic.events.event import LAUNCHER, Asks, Ended, Event
+from obl_magic.events.event import LAUNCHER, Asks, Ended, Event, Note
+from obl_magic.hosts.places import LOCAL, Hosts, Place, beside
 from obl_magic.launch import in_process
 from obl_magic.launch.interrupts import Presses
 from obl_magic.launch.watch import Watched
 from obl_magic.options import RunOptions
 from obl_magic.runs.jobs import JOBS
 from obl_magic.runs.run import Ledger, Run
+from obl_magic.server.server import SERVER
 from obl_magic.values import Captured, Job
-from obl_magic.worker.ranks import BESIDE, STANDS_BY, STAYS
-from obl_magic.world.channel import Channel
-from obl_magic.world.standby import Wanted
+from obl_magic.worker.ranks import AHEAD, BESIDE, STAYS
+from obl_magic.world.channel import Channel, Wanted
 
 RENEWED_AFTER = 100
 """Trials that one world takes: TensorFlow keeps some four megabytes of each fit, however it is cleared."""
@@ -108,7 +109,9 @@ class WorldSeat:
             self.close()
         if self._channel is None or self._channel.world.exit_code is not None:
             self._trials = 0
-            self._channel = Channel(self._want.argv, self._want.env, self._want.cwd)
+            self._channel, why = SERVER.channel(self._want, lambda: bool(self._stopping))
+            if why:
+                call.ledger.add(Note(LAUNCHER, time.time(), why, "fork-server"))
         self._trials += 1
         world, pruned, problem = self._channel.world, False, ""
 
@@ -167,23 +170,23 @@ class KernelSeat:
 
 
 def in_worlds(
-    want: Wanted, job: Path, worlds: int, options: RunOptions, stopping: Presses, imports_keras: bool
+    wants: Sequence[Wanted], job: Path, options: RunOptions, stopping: Presses, engine: str
 ) -> list[Seat]:
-    """Seats for as many trials at once as there are worlds, each with its share of the host's processors and GPUs.
+    """Seats for as many trials at once as there are worlds, each with its share of its host's processors and GPUs.
 
     Args:
-        want: what starts one of the worlds.
+        wants: what starts each of the worlds.
         job: file of the job that all trials share.
-        worlds: how many.
         options: of a trial.
         stopping: counts how often the user has asked for the end.
-        imports_keras: before the first trial, rather than within it.
+        engine: a world's collectives.
     """
     seats: list[Seat] = []
     ranks = options.workers or 1
-    for number in range(worlds):
-        env = {**want.env, STAYS: "1", BESIDE: f"{number * ranks}/{worlds * ranks}"}
-        if imports_keras:
-            env[STANDS_BY] = want.engine if ranks > 1 else "alone"
+    here = Hosts((Place(LOCAL[0], ranks),))
+    for want, told in zip(wants, beside([want.hosts or here for want in wants]), strict=True):
+        env = {**want.env, STAYS: "1", BESIDE: told}
+        if want.imports:  # before the first trial, rather than within it
+            env[AHEAD] = engine if ranks > 1 else "alone"
         seats.append(WorldSeat(replace(want, env=env), job, options, stopping))
     return seats

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from obl_magic.engines import ENGINES
-from obl_magic.events.event import Asks, Heartbeat, Started
+from obl_magic.events.event import Asks, Event, Heartbeat, Left, Started
+from obl_magic.hosts.cores import cores, threads_of
 from obl_magic.rundir import RunDir
 from obl_magic.values import Job
-from obl_magic.worker import execute, heartbeat, ranks
+from obl_magic.worker import execute, heartbeat, ranks, stand_in
 from obl_magic.worker.engines.collectives import Connections
 from obl_magic.worker.leaving import Leaving
 from obl_magic.worker.on_import import on_import, uses_keras
@@ -33,6 +34,7 @@ from obl_magic.worker.orders import Orders, lines_from
 from obl_magic.worker.receive import Inbox
 from obl_magic.worker.report import Reporter
 from obl_magic.worker.streams import EXIT_ORPHANED, TakenStreams
+from obl_magic.worker.swept import sweep
 
 UNTIL_ENDED_S = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -51,11 +53,16 @@ def main() -> None:
             Heartbeat(me.rank, time.time(), 0, "", waits=True)
         )  # before it waits for the others
         placed = ranks.beside_others(me)
+        allowed = cores()
         ranks.pin_gpu(placed)
         ranks.pin_cores(placed)
-        threads = int(os.environ.get("OBLIVIOUS_THREADS", "0"))
+        if "OBLIVIOUS_THREADS" not in os.environ:  # its host is not the kernel's
+            os.environ.update(threads_of(os.environ, max(1, allowed // placed.local_size)))
+            if placed.local_rank == 0:
+                sweep()
+        threads = int(os.environ["OBLIVIOUS_THREADS"])
         _set_threads_when_asked(threads)
-        if engine := os.environ.pop(ranks.STANDS_BY, ""):
+        if engine := os.environ.pop(ranks.AHEAD, ""):
             with streams.starting(), contextlib.suppress(ImportError):
                 for module in ("keras", "obl_magic.worker.frameworks.keras.adapter", ENGINES[engine].module):
                     importlib.import_module(module)
@@ -76,17 +83,38 @@ def main() -> None:
         streams.pipe.emit(execute.failed(error, (), inbox.folder if inbox else None, me.rank))
         _until_ended(streams)
     leaving.leave()
-    streams.flush()
-    _finalize_mpi()
-    os._exit(0)
+    streams.close()
+    _finalize_mpi()  # others may still need what this rank has sent
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    streams.pipe.emit(Left(me.rank, time.time()))
+    while True:  # mpirun loses the last words of ranks on other hosts that leave by themselves
+        signal.pause()
 
 
 def _served(
     job: Job, me: ranks.Rank, orders: Orders, streams: TakenStreams, connections: Connections, threads: int
 ) -> Leaving:
     """Runs one job and tells how it went; returns only if it has succeeded."""
+    with stand_in.at_hand(job, me.rank, streams.pipe.emit) as (job, emit, send):
+        leaving = _ran(job, emit, send, me, orders, streams, connections, threads)
+    if leaving is None:
+        _until_ended(streams)
+    return leaving
+
+
+def _ran(
+    job: Job,
+    emit: Callable[[Event], None],
+    send: Callable[[Path], None],
+    me: ranks.Rank,
+    orders: Orders,
+    streams: TakenStreams,
+    connections: Connections,
+    threads: int,
+) -> Leaving | None:
+    """Runs a job that is at hand; None if it has failed."""
     _keep_generated_code_in(RunDir.at(job.run_dir).scratch)
-    reporter = Reporter(streams.pipe.emit, me.rank)
+    reporter = Reporter(emit, me.rank)
     if job.quantity:
         reporter.asks(job.quantity, _question(me, orders, reporter))
     orders.serve(reporter)
@@ -96,8 +124,11 @@ def _served(
             me.local_rank, threads,
         )
     )  # fmt: skip
-    heartbeat.dump_when_asked(RunDir.at(job.run_dir).stacks(me.rank))
-    with heartbeat.beating(reporter, job.sources, job.beat_s):
+    stacks = None
+    if job.stall_s is not None:
+        path = RunDir.at(job.run_dir).stacks(me.rank)
+        stacks = heartbeat.Stacks(path, heartbeat.STANDS_STILL * job.stall_s, send)
+    with heartbeat.beating(reporter, job.sources, job.beat_s, stacks):
         with streams.starting():
             _import_what_it_uses(job)
         if connections.stay and not gc.get_freeze_count():
@@ -110,7 +141,7 @@ def _served(
             leaving.join_threads()
             reporter.over()
         return leaving
-    _until_ended(streams)
+    return None
 
 
 def _until_ended(streams: TakenStreams) -> NoReturn:

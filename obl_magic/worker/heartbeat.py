@@ -1,7 +1,7 @@
 """A rank's heartbeat: how far it is, at which line of the user's code, and whether it waits for the others.
 
 A thread of its own beats, so that a rank whose main thread hangs still says where. Knows no framework but by the
-folders of its code. :func:`dump_when_asked` serves the case in which Python itself cannot run any more.
+folders of its code. :class:`Stacks` serves the case in which Python itself cannot run any more.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import faulthandler
 import linecache
 import os
-import signal
 import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -27,8 +26,8 @@ from obl_magic.worker.report import Reporter
 BEAT_S = 1.0
 SHOWN_CHARS = 120
 """Of a source line, at most."""
-DUMP = signal.SIGUSR1
-"""The signal at which a rank writes the stacks of all its threads."""
+STANDS_STILL = 0.6
+"""The share of the time that a rank may stand still, after which it writes its stacks down."""
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = (
@@ -49,10 +48,17 @@ class Heart:
         reporter: of the rank; knows the steps done and the time spent waiting.
         sources: whose lines are the user's.
         every_s: seconds between two beats.
+        stacks: kept when it stands still, or None.
     """
 
-    def __init__(self, reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S) -> None:
-        self._reporter, self._every_s = reporter, every_s
+    def __init__(
+        self,
+        reporter: Reporter,
+        sources: Iterable[CellSource],
+        every_s: float = BEAT_S,
+        stacks: Stacks | None = None,
+    ) -> None:
+        self._reporter, self._every_s, self._stacks = reporter, every_s, stacks
         self._labels = {cell.filename: cell.label for cell in sources}
         self._main = threading.main_thread().ident or 0
         self._last: tuple[float, int, float] | None = None
@@ -69,6 +75,8 @@ class Heart:
         """No beat comes after this."""
         with self._lock:
             self._stopped = True
+            if self._stacks is not None:
+                self._stacks.stop()
         self._reporter.turned.set()
 
     def _beat(self) -> None:
@@ -78,6 +86,8 @@ class Heart:
             with self._lock:
                 if not self._stopped:
                     self._reporter.emit(self.beat(sys._current_frames(), time.monotonic()))
+                    if self._stacks is not None:
+                        self._stacks.look((self._reporter.steps, self._reporter.ticks))
 
     def beat(self, stacks: dict[int, FrameType], now_s: float) -> Heartbeat:
         """The rank as it is now.
@@ -100,7 +110,7 @@ class Heart:
         me = self._reporter
         return Heartbeat(
             me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source,
-            own_memory_bytes(), self._cores(now_s),
+            own_memory_bytes(), self._cores(now_s), me.validating,
         )  # fmt: skip
 
     def _cores(self, now_s: float) -> float | None:
@@ -144,9 +154,11 @@ class Heart:
 
 
 @contextmanager
-def beating(reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S) -> Iterator[None]:
+def beating(
+    reporter: Reporter, sources: Iterable[CellSource], every_s: float = BEAT_S, stacks: Stacks | None = None
+) -> Iterator[None]:
     """Beats within the block, for one job; see :class:`Heart`."""
-    heart = Heart(reporter, sources, every_s)
+    heart = Heart(reporter, sources, every_s, stacks)
     heart.start()
     try:
         yield
@@ -154,10 +166,37 @@ def beating(reporter: Reporter, sources: Iterable[CellSource], every_s: float = 
         heart.stop()
 
 
-def dump_when_asked(file: Path) -> None:
-    """From now on, writes the stacks of all threads to ``file`` at each :data:`DUMP`; also while C code hangs."""
-    kept = os.fdopen(private(str(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w")
-    faulthandler.register(DUMP, file=kept, all_threads=True)
+class Stacks:
+    """Writes down what all threads do when the rank gets no further; also while C code hangs, without Python's help.
+
+    Args:
+        file: where to.
+        after_s: seconds without a step, a number, or whatever else counts as getting further.
+        send: called with the file when something stands there.
+    """
+
+    def __init__(self, file: Path, after_s: float, send: Callable[[Path], None]) -> None:
+        self._path, self._after_s, self._send = file, after_s, send
+        self._kept = os.fdopen(private(str(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w")
+        self._moved: object = None
+        self._sent = False
+
+    def look(self, moved: object) -> None:
+        """Takes in how far the rank is; what is the same as at the last look is no progress."""
+        if moved != self._moved:
+            self._moved, self._sent = moved, False
+            self._kept.truncate(0)
+            self._kept.seek(0)
+            faulthandler.dump_traceback_later(self._after_s, file=self._kept)
+        elif not self._sent and os.fstat(self._kept.fileno()).st_size:
+            self._sent = True
+            self._send(self._path)
+
+    def stop(self) -> None:
+        """Nothing is written any more, and what stands there is of no use: the job has ended by itself."""
+        faulthandler.cancel_dump_traceback_later()
+        self._kept.truncate(0)
+        self._kept.close()
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
@@ -166,13 +205,27 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+_inherited_bytes = 0
+
+
+def inherits_memory() -> None:
+    """This process was forked just now: what it has in use is its parent's, and is shared while it only reads."""
+    global _inherited_bytes
+    _inherited_bytes = 0
+    _inherited_bytes = own_memory_bytes() or 0
+
+
 def own_memory_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Memory that this process has in use and shares with no file or other process; None where it is not told."""
+    """Memory that this process has in use and shares with no file or other process; None where it is not told.
+
+    Of what it was forked with nothing is counted; what it writes into there is its own, but to know how much would take
+    milliseconds a gigabyte.
+    """
     try:
         _, resident, shared, *_ = map(int, statm.read_text().split())
     except (OSError, ValueError):
         return None
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    return max(0, (resident - shared) * os.sysconf("SC_PAGE_SIZE") - _inherited_bytes)
 
 
 def is_users(file: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -33,13 +33,13 @@ class _Watch(MetaPathFinder):
     """Watches until the module was imported, not until somebody asks whether it could be."""
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
-        self._name, self._then = name, then
+        self.name, self._then = name, then
         self._looking = threading.local()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._name or getattr(self._looking, "now", False):
+        if fullname != self.name or getattr(self._looking, "now", False):
             return None
         self._looking.now = True
         try:
@@ -47,7 +47,7 @@ class _Watch(MetaPathFinder):
         finally:
             self._looking.now = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, self._imported)
+            spec.loader = _Then(spec.loader, self.imported)
         return spec
 
     def forget(self) -> None:
@@ -55,7 +55,8 @@ class _Watch(MetaPathFinder):
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
-    def _imported(self) -> None:
+    def imported(self) -> None:
+        """Tells so, once."""
         if self in sys.meta_path:
             self.forget()
             self._then()
@@ -78,6 +79,13 @@ def on_import(name: str, then: Callable[[], None]) -> Callable[[], None]:
     watch = _Watch(name, then)
     sys.meta_path.insert(0, watch)
     return watch.forget
+
+
+def has_come(names: Mapping[str, object]) -> None:
+    """Calls back whoever watches one of these modules, which were imported in this order."""
+    for name in names:
+        for watch in [each for each in sys.meta_path if isinstance(each, _Watch) and each.name == name]:
+            watch.imported()
 
 
 @contextmanager

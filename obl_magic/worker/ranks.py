@@ -16,14 +16,14 @@ from obl_magic.environment import setting
 from obl_magic.launchers import launchers
 from obl_magic.launchers.launcher import Variables
 
-STANDS_BY = "OBLIVIOUS_STANDS_BY"
+AHEAD = "OBLIVIOUS_AHEAD"
 """Names the engine in the environment of a rank that imports its frameworks before it has a job."""
 
 STAYS = "OBLIVIOUS_STAYS"
 """Set in the environment of a rank that takes one job after another."""
 
 BESIDE = "OBLIVIOUS_BESIDE"
-"""``first/all``: of all worlds' ranks on this host, which is the first of this one, and how many there are."""
+"""``0/4,1/4``: of each rank, its number among the ranks of all worlds on its host, and how many these are."""
 
 SRUN = Variables("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
 """Of whoever starts an exported script with ``srun``."""
@@ -59,10 +59,11 @@ def identify(environ: Mapping[str, str] = os.environ) -> Rank:
 
 def beside_others(me: Rank, environ: Mapping[str, str] = os.environ) -> Rank:
     """This rank's place on its host among the ranks of all worlds that share it: for processors and GPUs."""
-    first, _, everyone = environ.get(BESIDE, "").partition("/")
-    if not everyone:
+    told = environ.get(BESIDE, "")
+    if not told:
         return me
-    return replace(me, local_rank=int(first) + me.local_rank, local_size=int(everyone))
+    mine, _, everyone = told.split(",")[me.rank].partition("/")
+    return replace(me, local_rank=int(mine), local_size=int(everyone))
 
 
 def gpus(

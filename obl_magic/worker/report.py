@@ -29,6 +29,7 @@ class Reporter:
         ticks: grows with whatever shows that it gets further.
         model: the one fitted last.
         fitting: a fit is under way.
+        validating: an evaluation is.
         turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
         waiting: gives the seconds spent so far in reducing gradients with the other ranks.
@@ -43,6 +44,7 @@ class Reporter:
         self.steps = 0
         self.model: Any = None
         self.fitting = False
+        self.validating = False
         self.begun = False
         self.ticks = 0
         self.turned = threading.Event()

@@ -7,14 +7,40 @@ after another, or wait for its only one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from obl_magic.events.frames import Decoder, Gap, Stray, Whole
-from obl_magic.world.process import World
+from obl_magic.hosts.places import Hosts
+from obl_magic.launchers.mpirun import exported
+from obl_magic.world.process import MARK, Start, World
 
 Piece = Whole | Gap | Stray
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A world that somebody needs.
+
+    Attributes:
+        argv: the launcher's command line, up to the ranks' own.
+        program: a rank's.
+        env: its environment.
+        cwd: working folder.
+        imports: its ranks import the frameworks.
+        hosts: where they are, if not all here.
+        queued: where they are is not known before Slurm grants an allocation.
+    """
+
+    argv: tuple[str, ...]
+    program: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: Path
+    imports: bool
+    hosts: Hosts | None = None
+    queued: bool = False
 
 
 class Listener(Protocol):
@@ -34,9 +60,8 @@ class Channel:
     """A world that was just started, and who hears it.
 
     Args:
-        argv: as for :class:`obl_magic.world.process.World`.
-        env: as for :class:`obl_magic.world.process.World`.
-        cwd: as for :class:`obl_magic.world.process.World`.
+        want: which world.
+        start: as for :class:`obl_magic.world.process.World`.
 
     Attributes:
         world: the world.
@@ -45,12 +70,21 @@ class Channel:
         SetupProblem: the launcher could not be started.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, want: Wanted, start: Start | None = None) -> None:
         self._lock = threading.RLock()
         self._decoder = Decoder()
         self._listener: Listener | None = None
         self._said: list[Piece | bytes | None] = []
-        self.world = World(argv, env, cwd, self._on_line, self._say, lambda: self._say(None))
+        self.world = World(
+            want.argv if want.hosts is None else (*want.argv, *exported({**want.env, MARK: ""})),
+            want.env,
+            want.cwd,
+            self._on_line,
+            self._say,
+            lambda: self._say(None),
+            want.program,
+            start,
+        )
 
     def speak_to(self, listener: Listener) -> None:
         """Passes on what was said to nobody, and what will be said."""

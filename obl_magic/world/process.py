@@ -1,4 +1,4 @@
-"""The only file that starts processes and sends signals: one launcher and all that lives below it.
+"""One launcher and all that lives below it: how it is started, and how all of it is ended.
 
 A world is started in a session of its own, since Jupyter interrupts the kernel's whole process group. It hangs on a
 leash (``leash``), a process that holds all that lives below it and outlives this one if need be.
@@ -20,10 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import psutil
 
@@ -33,8 +33,29 @@ from obl_magic.world import leash
 from obl_magic.world.threads import begin
 
 OnLine = Callable[[bytes], None]
+
+
+class LeashProcess(Protocol):
+    """What is used of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 MARK = "OBLIVIOUS_WORLD"
 """Environment variable by which a process of a world is known when its parent and the leash are gone."""
+_TIDIES_UP_S = 3.0
+"""What a launcher has to end ranks that wait for their end, and to remove what it has made."""
 _ENDED_WITHIN_S = 10.0
 """What the leash has to end a world, before this process does it itself."""
 
@@ -49,6 +70,8 @@ class World:
         on_line: called with each line of the ranks' event stream, from a thread.
         on_word: called with each line of the launcher's own standard error, from another thread.
         on_end: called when the launcher has ended, from a third.
+        program: a rank's command line, if it is not the end of ``argv``.
+        start: how it is started.
 
     Raises:
         SetupProblem: the launcher could not be started.
@@ -62,6 +85,8 @@ class World:
         on_line: OnLine,
         on_word: OnLine,
         on_end: Callable[[], None] = lambda: None,
+        program: Sequence[str] = (),
+        start: Start | None = None,
     ) -> None:
         self._mark = secrets.token_hex(16)
         self._ended = threading.Event()
@@ -76,7 +101,7 @@ class World:
                 begin(reader.read, name)
                 for reader, name in zip(readers, ("obl-events", "obl-launcher"), strict=True)
             ]
-            self._held = _leashed(argv, {**env, MARK: self._mark}, cwd, ended)
+            self._held = (start or leashed)(argv, program, {**env, MARK: self._mark}, cwd, ended)
         except OSError as error:
             raise SetupProblem(
                 f"{argv[0]} could not be started ({error.strerror})", "python -m obl_magic doctor"
@@ -130,14 +155,6 @@ class World:
             self._launcher.stdin.write(json.dumps(message).encode() + b"\n")
             self._launcher.stdin.flush()
 
-    def dump(self, pids: Iterable[int]) -> None:
-        """Asks those of these processes that belong to this world to write down what all their threads do."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            ours = {child.pid for child in psutil.Process(self._launcher.pid).children(recursive=True)}
-            for pid in ours.intersection(pids):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGUSR1)
-
     def wait(self, timeout_s: float) -> bool:
         """Whether the launcher has ended within ``timeout_s`` seconds and all it said was read."""
         if not self._ended.wait(
@@ -162,6 +179,17 @@ class World:
             self._had_ranks = self._had_ranks or has_ranks or heard
             return self._had_ranks and not has_ranks
         return False
+
+    def end(self) -> None:
+        """Ends a world whose ranks have nothing more to do: its launcher tidies up, on all its hosts.
+
+        Returns when none of its processes is left.
+        """
+        if not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+            self.wait(_TIDIES_UP_S)
+        self.stop()
 
     def stop(self, grace_s: float = 0.3) -> None:
         """Ends every process of this world, the ranks at once; returns when none is left.
@@ -201,19 +229,19 @@ class World:
             time.sleep(0.005)
 
 
-def _session_folders() -> list[str]:
+def session_folders() -> list[str]:
     """Patterns of what any launcher leaves in the folder for temporary files when it is killed."""
     temporary = glob.escape(tempfile.gettempdir())
     return [pattern for each in launchers() for pattern in each.session_folders(temporary, os.geteuid())]
 
 
-def _segments() -> str:
+def segments() -> str:
     """MPI's own shared memory in ``/proc/PID/maps`` of a rank; it stays behind when rank and launcher are killed."""
     return rf" (/dev/shm/(?:{'|'.join(each.SEGMENTS for each in launchers())})\S+)$"
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class Held:
     """A launcher on its leash.
 
     Attributes:
@@ -223,7 +251,7 @@ class _Held:
         said_all: set when the leash has said so.
     """
 
-    leash: subprocess.Popen[bytes]
+    leash: LeashProcess
     launcher: int
     left: dict[int, str]
     said_all: threading.Event
@@ -233,26 +261,42 @@ class _Held:
         return self.said_all.wait(timeout_s) and sys.platform == "linux"
 
 
-def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Callable[[], None]) -> _Held:
-    """Starts a launcher that ends when this process does, from a thread that lives as long as the launcher.
+Start = Callable[[Sequence[str], Sequence[str], Mapping[str, str], Path, Callable[[], None]], Held]
+"""(argv, program, env, cwd, ended) -> a launcher that ends when this process does. It calls ``ended`` last, from a
+thread that lives as long as the launcher. May raise OSError."""
 
-    That thread calls ``ended`` last.
+
+def found(program: str) -> str:
+    """The path of a program.
+
+    Raises:
+        OSError: there is none, or it must not be run.
+    """
+    path = shutil.which(program)
+    if path is None:
+        reason = errno.EACCES if os.path.exists(program) else errno.ENOENT
+        raise OSError(reason, os.strerror(reason))
+    return path
+
+
+def leashed(
+    argv: Sequence[str], program: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Callable[[], None]
+) -> Held:
+    """Starts a launcher with a leash of its own; see :data:`Start`.
 
     Linux tells a child of the death of the thread that started it, not of the process.
     """
-    program = shutil.which(argv[0])
-    if program is None:
-        reason = errno.EACCES if os.path.exists(argv[0]) else errno.ENOENT
-        raise OSError(reason, os.strerror(reason))
-    answer: queue.SimpleQueue[_Held | OSError] = queue.SimpleQueue()
+    path = found(argv[0])
+    answer: queue.SimpleQueue[Held | OSError] = queue.SimpleQueue()
 
     def hold() -> None:
         hearing, saying = os.pipe()
-        about = [str(os.getpid()), str(saying), json.dumps(_session_folders()), _segments()]
+        about = [str(os.getpid()), str(saying), json.dumps(session_folders()), segments()]
         with open(hearing, "rb") as words:
             try:
                 holder = subprocess.Popen(
-                    [sys.executable, "-I", "-S", leash.__file__, *about, program, *argv[1:]], env=dict(env), cwd=cwd,
+                    [sys.executable, "-I", "-S", leash.__file__, *about, path, *argv[1:], *program],
+                    env=dict(env), cwd=cwd,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                     pass_fds=(saying,),
                 )  # fmt: skip
@@ -262,7 +306,7 @@ def _leashed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, ended: Call
             finally:
                 os.close(saying)
             began = words.readline()
-            held = _Held(holder, json.loads(began)["launcher"] if began else 0, {}, threading.Event())
+            held = Held(holder, json.loads(began)["launcher"] if began else 0, {}, threading.Event())
             answer.put(held if began else OSError(errno.ECHILD, "its leash has ended"))
             if last := words.readline():
                 held.left.update(json.loads(last)["left"])

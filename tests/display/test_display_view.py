@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from obl_magic.display.run.html import still_html
 from obl_magic.display.run.view import (
     Lines,
     NoDisplay,
@@ -17,9 +18,21 @@ from obl_magic.display.run.view import (
     printable,
     rank_names,
     shorten,
+    tails,
     view,
 )
-from obl_magic.events.event import Ended, Event, Failed, Heartbeat, Metric, Note, Progress, Result, Started
+from obl_magic.events.event import (
+    Ended,
+    Event,
+    Failed,
+    Heartbeat,
+    Log,
+    Metric,
+    Note,
+    Progress,
+    Result,
+    Started,
+)
 from obl_magic.events.fold import RunState, empty, fold
 from obl_magic.rundir.record import RunRecord
 
@@ -308,3 +321,18 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     display.update(empty(), [], 1.0)
     display.end(empty(), [], 2.0)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_each_rank_printed_last_is_in_the_details_of_the_still() -> None:
+    """Five lines of each, without what TensorFlow says in every run."""
+    noise = "I0000 00:00:1.5 7 port.cc:153] oneDNN\n"
+    state = folded(
+        *(Log(rank, 101.0, "stdout", f"{noise}<b>\n" + "a\n" * 4 + f"of {rank}\n") for rank in (0, 1))
+    )
+    assert tails(state) == (
+        ("rank 0", "a\na\na\na\nof 0"),
+        ("rank 1", "a\na\na\na\nof 1"),
+    )
+    still = still_html(HEADER, state, ())
+    assert "last lines of rank 1" in still
+    assert "oneDNN" not in still

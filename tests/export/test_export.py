@@ -21,9 +21,9 @@ import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.export import export
 from obl_magic.export.standalone import load
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import mpirun
 from obl_magic.runs.jobs import JOBS
-from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import lasting
 import numpy as np
 import pytest
+from undisturbed import weights
 
 import obl_magic
 from obl_magic.runs.run import Run
@@ -26,14 +27,7 @@ STEPS = 4 * 8
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     """The weights where nobody is killed."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("undisturbed")
-        patch.setenv("OBLIVIOUS_HOME", str(folder))
-        patch.chdir(folder)
-        weights: list[np.ndarray] = obl_magic.run(
-            lasting.two_fits, workers=WORKERS, engine="mpi", args={"folder": str(folder)}, quiet=True
-        ).value["weights"]
-        return weights
+    return weights(tmp_path_factory, workers=WORKERS, engine="mpi")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

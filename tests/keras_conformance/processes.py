@@ -136,7 +136,7 @@ def _start(place: Path, limit_s: float) -> str:
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         "OBLIVIOUS_HOME": str(place),
-        "OBLIVIOUS_STANDBY": "off",
+        "OBLIVIOUS_FORK": "off",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }

@@ -118,7 +118,12 @@ def _spread(
     """Each test in a world of one of the sizes; alone only what did not pass there, to see whether it ever does."""
 
     def on_ranks(number: int) -> processes.Records:
-        return series.run(str(sizes[number]), None, sizes[number], share=(number, len(sizes)))
+        return series.run(
+            str(sizes[number]),
+            None,
+            sizes[number],
+            share=(asked.part_of[0] * len(sizes) + number, asked.part_of[1] * len(sizes)),
+        )
 
     with ThreadPoolExecutor(len(sizes) if asked.side_by_side else 1) as together:
         several = list(together.map(on_ranks, range(len(sizes))))
@@ -138,6 +143,12 @@ def _spread(
     return alone, found
 
 
+def _part(text: str) -> tuple[int, int]:
+    """``1/2``: the second half."""
+    which, _, of = text.partition("/")
+    return int(which) % int(of), int(of)
+
+
 def _arguments() -> argparse.Namespace:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("themes", nargs="*", help="folders or files below keras/src: losses, layers/core")
@@ -147,6 +158,9 @@ def _arguments() -> argparse.Namespace:
         "--spread",
         action="store_true",
         help="each test in one of these worlds, and alone only what differs there",
+    )
+    asked.add_argument(
+        "--part", dest="part_of", type=_part, default=(0, 1), help="with --spread, of all tests: 0/2 or 1/2"
     )
     asked.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that any test may take")
     asked.add_argument("--engine", default="mpi")

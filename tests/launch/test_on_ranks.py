@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import below
 import lasting
 import numpy as np
-import psutil
 import pytest
 
 import obl_magic
@@ -214,4 +214,4 @@ def test_a_fault_of_ours_ends_the_run_by_name(home: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("obl_magic.launch.watch.Watched._stalled", broken)
     with pytest.raises(RunFailed, match=r"obl_magic itself failed: AttributeError: no such thing"):
         obl_magic.run(lasting.steps_of, workers=2, engine="mpi", args={"seconds": 60}, quiet=True)
-    assert psutil.Process().children(recursive=True) == []
+    assert below.worlds() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from kernel import Cell, Kernel, gone
 
@@ -311,11 +311,24 @@ def test_background_needs_ranks(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("code", ["%%oblivious --workers 2\nx = 1", "%%oblivious --workers 2"])
 def test_a_cell_without_a_def_is_one_line(kernel: Kernel, code: str) -> None:
-    """It says both ways to name a function."""
+    """It says both ways to name a function: what was typed, and the notebook's newest function."""
+    succeed(kernel, "def lately(lr=0.1):\n    return lr")
     assert refused(kernel, code) == (
         "got a cell without a def; expected a training function in the cell, or --function NAME; "
-        "do: %%oblivious --function train"
+        "do: %%oblivious --workers 2 --function lately"
     )
+    succeed(kernel, "del lately")
+
+
+def test_options_on_a_line_of_their_own_are_one_line_with_what_to_add(kernel: Kernel) -> None:
+    """All that was typed is in what to do."""
+    succeed(kernel, "def lately(lr=0.1):\n    return lr")
+    asked = '%oblivious --search "lr=log(1e-4,1e-1)" --maximize value'
+    assert refused(kernel, asked) == (
+        f"got {asked}, on a line of its own; expected a training function in the cell, or --function NAME; "
+        f"do: {asked} --function lately"
+    )
+    succeed(kernel, "del lately")
 
 
 def test_a_parameter_that_nobody_fills_is_one_line(kernel: Kernel) -> None:
@@ -778,8 +791,8 @@ def test_export_writes_a_script_that_gives_the_same(kernel: Kernel, options: str
         ("export", "got %oblivious export; expected a run and a file; do: %oblivious export RUN train.py"),
         ("attach a b", "got %oblivious attach a b; expected one run; do: %oblivious attach RUN"),
         (
-            "standby -w 0",
-            "got %oblivious standby -w 0; expected a number of ranks, or off; do: %oblivious standby -w 2",
+            "server of",
+            "got %oblivious server of; expected status, restart or off; do: %oblivious server status",
         ),
     ],
 )
@@ -788,48 +801,60 @@ def test_words_of_a_line_are_counted(kernel: Kernel, line: str, said: str) -> No
     assert refused(kernel, f"%oblivious {line}") == said
 
 
-def test_a_world_stands_by_for_the_next_cell(home: Path) -> None:
-    """Asked for, or left by the run before; taken by a run of its size; off when told so; gone with its kernel."""
-    with Kernel(home, {"OBLIVIOUS_STANDBY": ""}) as kernel:
+def test_the_fork_server_comes_up_with_the_extension(home: Path) -> None:
+    """It says what it is at, is replaced when told or when a cell has set something, can be off, and goes with it."""
+    ready = re.compile(
+        r"the fork server is ready \(process (\d+)\): any world starts from it, with .*keras.* imported"
+    )
+
+    def server() -> int:
+        deadline = time.monotonic() + 60
+        while not (said := ready.fullmatch(succeed(kernel, "%oblivious server").result)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return int(said[1])
+
+    with Kernel(home) as kernel:
         kernel.run("%load_ext obl_magic")
-        assert succeed(kernel, "%oblivious standby").result == "no world stands by"
-        said = succeed(kernel, "%oblivious standby -w 2 --engine mpi").result
-        assert said == "2 ranks will stand by for the next cell with -w 2 (mpi)"
-        below = {child.pid for child in kernel.process.children(recursive=True)}
-        kernel.run(
-            "import obl_magic.world.standby as standby\nworld = standby.STANDBY._waiting.channel.world.pid"
+        first = server()
+        succeed(
+            kernel,
+            magic(
+                f"{TWO} --out run",
+                "def train():\n    import psutil\n    return [p.pid for p in psutil.Process().parents()]",
+            ),
         )
-        assert int(kernel.value("world")) in below
-        succeed(kernel, magic(f"{TWO} --out run", "def train():\n    import os\n    return os.getppid()"))
-        assert int(kernel.value("run.value")) == int(kernel.value("world"))
-        assert succeed(kernel, "%oblivious standby").result == "2 ranks stand by"
-        assert succeed(kernel, "%oblivious standby off").result.startswith("no world stands by from now on")
-        assert kernel.children() == []
+        assert first in json.loads(kernel.value("run.value"))
+        succeed(kernel, "import keras")  # which sets variables of TensorFlow's, and imports h5py
+        assert server() == first
+        succeed(kernel, "import os; os.environ['TF_SOMETHING'] = 'set'")
+        second = server()
+        assert second != first
+        assert re.match(
+            "the fork server is (coming up|ready)", succeed(kernel, "%oblivious server restart").result
+        )
+        assert (third := server()) != second
+        assert succeed(kernel, "%oblivious server off").result.startswith(
+            "no fork server from now on: worlds are"
+        )
+        assert succeed(kernel, "%oblivious server status").result.startswith("no fork server: it is off")
         succeed(kernel, magic(TWO, "def train():\n    return 1"))
-        assert succeed(kernel, "%oblivious standby").result == "no world stands by"
-        succeed(kernel, "%oblivious standby -w 2 --engine mpi")
-        left = kernel.children()
+        assert kernel.children() == []
+        assert succeed(kernel, "%oblivious standby -w 2").result.startswith("the fork server is coming up")
+        assert server() != third
+        left = kernel.servers()
+        assert left
         kernel.kill()
-        assert not psutil.wait_procs(left, timeout=5)[1]
+        assert gone(left, 1)
 
 
-def test_verify_leaves_a_world_of_the_size_that_was_asked_for(home: Path) -> None:
-    """None is prepared between its two runs, which the second could not take."""
-    with Kernel(home, {"OBLIVIOUS_STANDBY": ""}) as kernel:
-        kernel.run(
-            "%load_ext obl_magic\nfrom obl_magic.world.standby import STANDBY\nprepared = []\n"
-            "prepare = STANDBY.prepare\n"
-            "STANDBY.prepare = lambda wanted: prepared.append(wanted.ranks) or prepare(wanted)"
-        )
-        body = (
-            "import keras, numpy as np\ndef train():\n"
-            "    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
-            "    model.compile('sgd', 'mse')\n"
-            "    model.fit(np.ones((8, 2)), np.ones((8, 1)), batch_size=4, verbose=0)\n"
-        )
-        succeed(kernel, magic("-w 2 --engine mpi --verify 2", body))
-        assert kernel.value("prepared") == "[2, 2]"  # after the comparison, and after the run
-        assert succeed(kernel, "%oblivious standby").result == "2 ranks stand by"
+def test_the_extension_taken_out_takes_its_server_with_it(home: Path) -> None:
+    """Nothing runs on."""
+    with Kernel(home) as kernel:
+        kernel.run("%load_ext obl_magic")
+        (left,) = kernel.servers()
+        kernel.run("%unload_ext obl_magic")
+        assert gone([left], 5)
 
 
 def test_runs_of_two_kernels_at_once_both_succeed(tmp_path: Path) -> None:

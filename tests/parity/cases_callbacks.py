@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from real_data import cancer, diabetes, digits, iris, wine
 
@@ -330,3 +331,35 @@ def callback_list_watching_everything():
     )
     model.predict(x, batch_size=39, callbacks=[Watch()], verbose=0)
     return {"history": h.history, "order": order}
+
+
+def callback_list_of_a_hand_written_loop():
+    """Keras' guide on writing a loop from scratch, with the callbacks that people add to it by hand."""
+    keras.utils.set_random_seed(418)
+    x, y = wine(150)
+    model = keras.Sequential([keras.Input((13,)), layers.Dense(3)])  # never compiled
+    model.optimizer = optimizer = keras.optimizers.SGD(0.3)
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    batches = tf.data.Dataset.from_tensor_slices((x[:100], y[:100])).batch(25)
+    stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=1, min_delta=0.2)
+    told = keras.callbacks.CallbackList([stop], add_history=True, model=model, epochs=6, steps=4, verbose=0)
+    told.on_train_begin()
+    for epoch in range(6):
+        told.on_epoch_begin(epoch)
+        for step, (some, truth) in enumerate(batches):
+            told.on_train_batch_begin(step)
+            with tf.GradientTape() as tape:
+                loss = entropy(truth, model(some, training=True))
+            weights = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            told.on_train_batch_end(step, {"loss": float(loss)})
+        told.on_test_begin()
+        told.on_test_batch_begin(0)
+        held_out = float(entropy(y[100:], model(x[100:])))
+        told.on_test_batch_end(0, {"loss": held_out})
+        told.on_test_end({"loss": held_out})
+        told.on_epoch_end(epoch, {"loss": float(loss), "val_loss": held_out})
+        if getattr(model, "stop_training", False):
+            break
+    told.on_train_end()
+    return {"history": model.history.history, "weights": model.get_weights(), "stopped": stop.stopped_epoch}

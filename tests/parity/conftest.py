@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +23,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Runs a world when it is first asked for, with the cases that this session's tests want of it."""
     items = request.session.items
     known: dict[tuple[int | None, str], list[Future[worlds.Outcomes]]] = {}
+    plain: list[worlds.Outcomes] = []
     together = ThreadPoolExecutor(HALVES)
 
     def start(workers: int | None, engine: str) -> None:
@@ -32,6 +36,13 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             known[workers, engine].append(together.submit(worlds.run, folder, mine, workers, engine))
 
     def of(workers: int | None, engine: str = "mpi") -> worlds.Outcomes:
+        if workers is not None:
+            return run(workers, engine)
+        if not plain:
+            plain.append(once(tmp_path_factory, "plain", lambda: run(None, engine)))
+        return plain[0]
+
+    def run(workers: int | None, engine: str) -> worlds.Outcomes:
         if (workers, engine) not in known:
             start(workers, engine)
         parts = [part.result() for part in known[workers, engine]]
@@ -43,10 +54,27 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return of
 
 
+def once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], worlds.Outcomes]
+) -> worlds.Outcomes:
+    """What several processes of pytest-xdist need is made by one of them; the others wait for it."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    kept = place / f"{name}.pkl"
+    with open(place / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if kept.exists():
+            found: worlds.Outcomes = pickle.loads(kept.read_bytes())
+        else:
+            found = make()
+            kept.write_bytes(pickle.dumps(found))
+    return found
+
+
 def _wanted(item: pytest.Item, workers: int | None, engine: str) -> list[str]:
     """The cases that a test needs of one world; plain Python is what all of them are compared with."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     if "case" not in parameters:
         return list(getattr(item.module, "HANDFUL", ())) if workers is None else []
-    world = (parameters.get("workers", 1), parameters.get("engine", "mpi"))
+    world = (parameters.get("workers", 1), getattr(item.module, "ENGINE", "mpi"))
     return [parameters["case"]] if workers is None or world == (workers, engine) else []

@@ -14,7 +14,7 @@ from obl_magic.errors import RankDied, RunFailed, RunStalled, RunTimedOut
 from obl_magic.events.event import Ended, Event, Failed, Log, Started
 from obl_magic.events.fold import RunState, empty, fold
 from obl_magic.rundir import RunDir
-from obl_magic.runs.failures import Death, error_of, read_death
+from obl_magic.runs.failures import Death, error_of, last_words, read_death
 
 OPENMPI_5_KILLED = """--------------------------------------------------------------------------
 prterun noticed that process rank 1 with PID 16221 on node vm exited on
@@ -220,3 +220,15 @@ def test_what_a_run_raises_can_be_pickled(folder: RunDir, status: str) -> None:
     back = pickle.loads(pickle.dumps(error))
     assert (type(back), str(back)) == (type(error), str(error))
     assert back._render_traceback_() == error._render_traceback_()  # type: ignore[attr-defined]
+
+
+def test_what_tensorflow_writes_for_information_is_none_of_a_dead_ranks_last_words() -> None:
+    """It is the same in every run, and hides what the function printed."""
+    noise = "I0000 00:00:1.5 7 port.cc:153] oneDNN custom operations are on.\n"
+    state = fold(
+        empty(), Log(0, 1.0, "stderr", f"{noise}W0000 00:00:1.6 7 gpu.cc:1] no device\nmine\n{noise}")
+    )
+    assert last_words(state, 0) == (
+        "last lines of its output:\n  W0000 00:00:1.6 7 gpu.cc:1] no device\n  mine"
+    )
+    assert last_words(fold(empty(), Log(0, 1.0, "stderr", noise)), 0) == ""

@@ -50,6 +50,7 @@ def test_every_thing_has_a_row_in_the_order_in_which_it_is_needed() -> None:
         "C++ compiler",
         "GPUs",
         "Cores",
+        "Fork server",
         "Engine",
     ]
 
@@ -282,3 +283,11 @@ def test_the_tensorflow_that_the_doctor_names_is_that_of_the_extra() -> None:
     """The package may not be where pip looks for it."""
     (of_cpu,) = [each for each in metadata.requires("obl_magic") or () if each.startswith("tensorflow-cpu")]
     assert of_cpu.partition(";")[0].strip() in doctor.INSTALL_TENSORFLOW
+
+
+def test_the_fork_server_has_a_row_whether_it_is_on_or_off() -> None:
+    """On Linux it is on; where it is off the row says how to have it."""
+    (on,) = [check for check in doctor.examine({}) if check.name == "Fork server"]
+    (off,) = [check for check in doctor.examine({"OBLIVIOUS_FORK": "off"}) if check.name == "Fork server"]
+    assert (on.status, on.mend) == ("ok", "")
+    assert (off.status, off.mend) == ("note", "unset OBLIVIOUS_FORK")

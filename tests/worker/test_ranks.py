@@ -111,7 +111,7 @@ def test_the_users_own_memory_setting_stays(two_gpus: Path) -> None:
 @pytest.mark.parametrize("world", [0, 1])
 def test_worlds_that_share_a_host_take_their_own_processors_and_gpus(world: int, two_gpus: Path) -> None:
     """Two worlds of two ranks on four processors and two GPUs: nobody's are anybody else's."""
-    environ = {ranks.BESIDE: f"{2 * world}/4"}
+    environ = {ranks.BESIDE: f"{2 * world}/4,{2 * world + 1}/4"}
     placed = [ranks.beside_others(ranks.Rank(rank, 2, rank, 2), environ) for rank in (0, 1)]
     assert [ranks.share_of_cores(me, [4, 5, 6, 7]) for me in placed] == [[4 + 2 * world], [5 + 2 * world]]
     assert [ranks.pin_gpu(me, {}, two_gpus) for me in placed] == ["0", "1"]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from obl_magic.hosts.cores import cores
 from obl_magic.launchers import mpirun
 from obl_magic.payload import buffers
-from obl_magic.world.cores import cores
 from obl_magic.world.process import is_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from obl_magic.events.frames import Stray, Whole
-from obl_magic.world.channel import Channel, Piece
+from obl_magic.world.channel import Channel, Piece, Wanted
 
 PROGRAM = """
 import os, sys
@@ -54,7 +54,7 @@ def test_what_was_said_before_waits_for_the_first_listener_and_the_rest_is_the_n
     tmp_path: Path,
 ) -> None:
     """In order; the numbering of events goes on from one listener to the next."""
-    channel = Channel([sys.executable, "-c", PROGRAM], dict(os.environ), tmp_path)
+    channel = Channel(Wanted((sys.executable,), ("-c", PROGRAM), dict(os.environ), tmp_path, imports=False))
     first, second = Hears(), Hears()
     try:
         channel.speak_to(first)

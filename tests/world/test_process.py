@@ -14,7 +14,8 @@ import pytest
 
 from obl_magic.errors import SetupProblem
 from obl_magic.launchers import mpirun
-from obl_magic.world.process import World, is_root
+from obl_magic.server.server import SERVER
+from obl_magic.world.process import Start, World, is_root
 
 pytestmark = pytest.mark.timing
 
@@ -49,12 +50,31 @@ class Heard:
         return [int(self.line().split("ready ")[1]) for _ in range(how_many)]
 
 
+@pytest.fixture(autouse=True, params=["leashed", "conducted"])
+def _holder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever holds the launcher, a world is the same: a leash of its own, or a conductor that a server has forked."""
+    monkeypatch.setattr(sys.modules[__name__], "CONDUCTED", request.param == "conducted")
+
+
+CONDUCTED = False
+
+
+def conducted() -> Start:
+    """How a server that is ready starts a world."""
+    SERVER.warm()
+    running = SERVER._current()
+    assert running is not None
+    assert running.problem() == ""
+    return running.start
+
+
 def start(argv: list[str], heard: Heard, cwd: Path, **env: str) -> World:
     """A world whose lines go to ``heard``."""
     return World(
         argv, {**os.environ, **env}, cwd,
         lambda line: heard.lines.put(line.decode().rstrip("\n")),
         lambda line: heard.words.put(line.decode().rstrip("\n")),
+        start=conducted() if CONDUCTED else None,
     )  # fmt: skip
 
 
@@ -97,7 +117,7 @@ def test_a_world_that_runs_has_no_exit_code(tmp_path: Path) -> None:
     assert not world.wait(0.01)
     assert world.exit_code is None
     world.stop()
-    assert world.exit_code == -9
+    assert world.exit_code == -15  # it has no ranks whose end would end it
 
 
 def test_a_job_reaches_the_standard_input(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
+import below
 import pytest
 
 import obl_magic
@@ -69,7 +69,7 @@ def test_whichever_thread_cannot_start_is_said_and_leaves_nothing(
     else:
         with pytest.raises(SetupProblem, match=SAID):
             CALLS[what]()
-    assert psutil.Process().children(recursive=True) == []
+    assert below.worlds() == []
     for record in home.rglob("run.json"):
         assert obl_magic.Run.open(record.parent).status != "running"
     for record in home.rglob("study.json"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from obl_magic.display.run.view import one_line
 from obl_magic.events.fold import SINGLE_STEP, MetricRow
@@ -100,9 +100,14 @@ def charts(of: Sequence[Curve]) -> tuple[Chart, ...]:
         shared: tuple[tuple[str, Curve], ...] = (("", curve),)
         if partner and partner.unit == curve.unit:
             shared = (("train", curve), ("val", partner))
-        if any(sum(map(drawable, each.ys)) > 1 for _, each in shared) and not _constant(curve):
+        if any(_has_two(each.ys) for _, each in shared) and not _constant(curve):
             drawn.append(Chart(curve.name, shared))
     return tuple(drawn)
+
+
+def _has_two(ys: Sequence[float]) -> bool:
+    """Whether there are two values that can be drawn."""
+    return len(list(islice(filter(drawable, ys), 2))) == 2
 
 
 def _constant(curve: Curve) -> bool:
@@ -112,7 +117,7 @@ def _constant(curve: Curve) -> bool:
 
 def drawable(value: float) -> bool:
     """Whether a value has a place on an axis."""
-    return math.isfinite(value) and abs(value) < 1e100
+    return -1e100 < value < 1e100  # neither is NaN, nor what is infinite
 
 
 def sparkline(curve: Curve, width: int = 20) -> str:

@@ -58,7 +58,9 @@ def picture(width: float, height: float, said: str, body: list[str]) -> str:
 def _axes(chart: Chart) -> _Axes:
     now = [curve.now for _, curve in chart.curves if curve.now is not None and drawable(curve.now[1])]
     xs = [*(x for _, curve in chart.curves for x in curve.xs), *(x for x, _ in now)]
-    ys = [*(y for _, curve in chart.curves for y in curve.ys if drawable(y)), *(y for _, y in now)] or [0.0]
+    ys = [*(y for _, curve in chart.curves for y in filter(drawable, curve.ys)), *(y for _, y in now)] or [
+        0.0
+    ]
     low, high = min(ys), max(ys)
     size = max(abs(low), abs(high))
     pad = (high - low) * 0.04

@@ -25,7 +25,7 @@ from obl_magic.display.frame import (
     listed,
     noted,
 )  # fmt: skip
-from obl_magic.display.run.view import Failure, View, last_known_s, number, shorten, view
+from obl_magic.display.run.view import Failure, View, last_known_s, number, shorten, tails, view
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord
 
@@ -66,7 +66,7 @@ def still_html(
         line(_paces(shown)),
         line(_phases(shown)),
         folded(noted(said), listed(said)) if said else line(""),
-        folded(_facts(shown), _details(shown)),
+        folded(_facts(shown), _details(shown) + _tails(state)),
         foot(shown.run_id, shown.folder),
     )
 
@@ -80,8 +80,10 @@ def _upper(shown: View, drawn: Sequence[Curve]) -> tuple[str, ...]:
         (shown.elapsed if over else f"{shown.elapsed} elapsed", 11),
         (f"→ {shown.value}" if over and shown.value else shown.left, 10),
     ]
-    if shown.status.word == "succeeded":
+    if shown.status.word in ("succeeded", "interrupted"):  # the phrase says where that was
         where = where[2:]
+    if over:  # nothing moves any more
+        where = [place for place in where if place[0]]
     return (
         headline(shown.function, shown.status, *where),
         _bar(shown),
@@ -158,7 +160,11 @@ def _paces(shown: View) -> str:
     if not shown.paces or shown.status.over:
         return escape(shown.ranks) if not shown.failure else ""
     said = []
+    host = ""
     for pace in shown.paces:
+        if pace.host != host:
+            host = pace.host
+            said.append(f'<span style="{FAINT}">on {escape(host)}</span>')
         busy = round(5 * (1 - pace.waits))
         bar = "▇" * busy + "▁" * (5 - busy)
         text = f"{pace.rank} {bar} {pace.step} · {round(100 * pace.waits)} % wait"
@@ -187,6 +193,16 @@ def _details(shown: View) -> str:
     """What few ask for."""
     said = [f"seed {shown.seed}", shown.versions, *shown.usage]
     return listed([each for each in said if each])
+
+
+def _tails(state: RunState) -> str:
+    """What ranks printed last."""
+    return "".join(
+        f'<div style="margin-top:6px;{FAINT}">last lines of {name}</div>'
+        f'<pre style="{MONO};font-size:12px;margin:0;padding:0 0 0 14px;background:transparent;color:inherit;border:0">'
+        f"{escape(lines)}</pre>"
+        for name, lines in tails(state)
+    )
 
 
 def _failure(shown: View) -> str:

@@ -23,6 +23,8 @@ SHOWN_METRICS = 12
 SHOWN_NOTES = 20
 SHOWN_PACES = 8
 SHOWN_USAGES = 64
+SHOWN_TAILS = 8
+SHOWN_LINES = 5
 
 
 class Display(Protocol):
@@ -211,12 +213,14 @@ class RankPace:
         step: e.g. ``23 ms``.
         waits: share of that it waits for the others, 0 to 1.
         slowest: the others wait for it.
+        host: where it is, where there are several; "" where there is one.
     """
 
     rank: int
     step: str
     waits: float
     slowest: bool
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,7 @@ class View:
         step_time: e.g. ``23 ms/step``.
         phases: what it has gone through, the present one last.
         paces: of the ranks that are in a fit, the slowest first where there are many.
-        value: what rank 0's function returned, in a few words.
+        value: what rank 0's function returned, or the model so far of an interrupted fit, in a few words.
         usage: of each rank, processors and memory in use.
         draws: curves are to be expected.
         seed: base seed.
@@ -297,7 +301,7 @@ def view(header: RunRecord, state: RunState, now_s: float) -> View:
         function=one_line(header.function),
         status=standing,
         elapsed=elapsed(until_s - header.started_s, precise=standing.over),
-        world=_world(header),
+        world=_world(header, state),
         engine=_engine(header, state),
         batch=one_line(f"{header.batch} batch" if header.batch and header.workers is not None else ""),
         digest=one_line(header.digest[:12]),
@@ -316,12 +320,18 @@ def view(header: RunRecord, state: RunState, now_s: float) -> View:
         step_time=_step_time(state),
         phases=_phases(header, state, until_s),
         paces=_paces(header, state, standing),
-        value=one_line(state.told),
+        value=_value(state),
         usage=_usage(state),
         draws=header.draws,
         seed=header.seed,
         versions=one_line(_versions(header)),
     )
+
+
+def _value(state: RunState) -> str:
+    """What there is in ``.value``, in a few words."""
+    told = one_line(state.told)
+    return f"{told} (the model so far, in .value)" if told and state.status == "interrupted" else told
 
 
 def last_known_s(header: RunRecord, rows: Sequence[MetricRow]) -> float:
@@ -354,11 +364,12 @@ def _milliseconds(seconds: float) -> str:
 
 def _phases(header: RunRecord, state: RunState, until_s: float) -> tuple[Phase, ...]:
     """What the run has gone through."""
+    validates = state.ended_s is None and any(rank.validating for rank in state.ranks.values())
     marks = [("starting", header.started_s), ("running", state.ready_s)]
     if header.draws or state.trains:
         marks[1:] = [
             ("first step", state.ready_s),
-            ("training", state.trains.time_s if state.trains else None),
+            ("validating" if validates else "training", state.trains.time_s if state.trains else None),
         ]
     known = [(name, begin) for name, begin in marks if begin is not None]
     ends = [*(begin for _, begin in known[1:]), until_s]
@@ -378,10 +389,15 @@ def _paces(header: RunRecord, state: RunState, standing: Status) -> tuple[RankPa
     }
     if (header.workers or 1) < 2 or not going:
         return ()
+    several = len({rank.host for rank in state.ranks.values() if rank.host}) > 1
     least, most = min(waited for _, waited in going.values()), max(waited for _, waited in going.values())
     paces = [
         RankPace(
-            number, _milliseconds(step_s), round(20 * waited) / 20, waited == least and most - least > 0.1
+            number,
+            _milliseconds(step_s),
+            round(20 * waited) / 20,
+            waited == least and most - least > 0.1,
+            state.ranks[number].host if several else "",
         )
         for number, (step_s, waited) in going.items()
     ]
@@ -399,8 +415,17 @@ def _usage(state: RunState) -> tuple[str, ...]:
             f"{rank.memory_bytes / 1e6:,.0f} MB" if rank.memory_bytes else "",
         ]
         if any(parts):
-            said.append(f"rank {number}: {', '.join(part for part in parts if part)}")
+            said.append(f"{state.name(number)}: {', '.join(part for part in parts if part)}")
     return tuple(said[:SHOWN_USAGES])
+
+
+def tails(state: RunState) -> tuple[tuple[str, str], ...]:
+    """What the ranks printed last, a few lines each, the rank's name before them; for a still, not for each redraw."""
+    said = []
+    for number, rank in sorted(state.ranks.items()):
+        if number >= 0 and (lines := rank.last_lines[-SHOWN_LINES:]):
+            said.append((state.name(number), "\n".join(shorten(one_line(line), 120) for line in lines)))
+    return tuple(said[:SHOWN_TAILS])
 
 
 def _versions(header: RunRecord) -> str:
@@ -425,7 +450,10 @@ def status_of(state: RunState) -> Status:
         return Status(word, word, symbol, tone, over=False)
     symbol, tone = _STATUS.get(state.status, ("■", "neutral"))
     word = one_line(state.status)
-    return Status(word, f"{word} {'in' if word == 'succeeded' else 'after'}", symbol, tone, over=True)
+    joined = f"{word} {'in' if word == 'succeeded' else 'after'}"
+    if word == "interrupted" and state.progress:  # by the user: no error
+        joined = f"stopped at epoch {state.progress.epoch:,} after"
+    return Status(word, joined, symbol, tone, over=True)
 
 
 def elapsed(seconds: float, precise: bool = False) -> str:
@@ -507,11 +535,15 @@ def rank_names(ranks: Iterable[int]) -> str:
     return ", ".join(words)
 
 
-def _world(header: RunRecord) -> str:
+def _world(header: RunRecord, state: RunState) -> str:
+    """Where it runs: in the world that it is in now."""
     if header.workers is None:
         return "in the kernel"
-    workers = f"{header.workers:,} worker" + ("" if header.workers == 1 else "s")
-    return f"{workers} on {header.cores:,} cores" if header.workers > header.cores > 0 else workers
+    many, hosts = (state.workers, state.hosts) if state.workers else (header.workers, "")
+    if hosts or (header.hosts and many == header.workers):
+        return hosts or header.hosts
+    workers = f"{many:,} worker" + ("" if many == 1 else "s")
+    return f"{workers} on {header.cores:,} cores" if many > header.cores > 0 else workers
 
 
 def _engine(header: RunRecord, state: RunState) -> str:
@@ -550,7 +582,8 @@ def _figures(state: RunState) -> tuple[Figure, ...]:
 
 def _expected(header: RunRecord, state: RunState) -> dict[int, RankState]:
     known = {rank: of for rank, of in state.ranks.items() if rank >= 0}
-    return {rank: known.get(rank, RankState()) for rank in sorted({*range(header.workers or 0), *known})}
+    expected = state.workers or header.workers or 0
+    return {rank: known.get(rank, RankState()) for rank in sorted({*range(expected), *known})}
 
 
 def _rank_words(header: RunRecord, state: RunState, standing: Status) -> dict[int, str]:
@@ -617,6 +650,8 @@ def _notes(state: RunState, standing: Status) -> tuple[str, ...]:
 
 def _failure(header: RunRecord, state: RunState, standing: Status) -> Failure | None:
     failures = _current_failures(state, standing)
+    if not failures and standing.word == "interrupted":  # by the user, who knows
+        return None
     if not failures:
         error = printable(state.error).strip()
         if not error or not standing.over:

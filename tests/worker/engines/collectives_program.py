@@ -85,6 +85,44 @@ def allreduce_of_mixed_tensors_when_traced(world: Any) -> Any:
     return [plain(summed), static]
 
 
+def large(rank: int) -> list[Any]:
+    """Tensors that are summed in memory which the ranks share: of several shapes and types, each of some megabytes."""
+    return [
+        tf.fill([300, 1000], float(rank + 1)),
+        tf.fill([1_700_001], tf.cast(rank + 1, tf.float32)),
+        tf.constant(float(rank)),
+        tf.range(900_000, dtype=tf.int64) * (rank + 1),
+        tf.fill([3000, 999], tf.cast(rank + 1, tf.bfloat16)),
+        tf.fill([2_000_000], rank == 0),
+    ]
+
+
+@prop
+def allreduce_of_large_tensors(world: Any) -> Any:
+    """Sums of two calls, looked at after both, so that the second may not have written into the first."""
+
+    def twice(tensors: list[Any]) -> list[Any]:
+        first = world.allreduce(tensors)
+        second = world.allreduce([tensor for tensor in tensors if tensor.dtype != tf.bool])
+        return [*first, *second]
+
+    mine = large(world.rank)
+    told = []
+    for found in (twice(mine), tf.function(twice)(mine)):
+        told.append(
+            [
+                [
+                    list(each.shape),
+                    float(tf.cast(each[..., -1], tf.float64))
+                    if each.shape.rank == 1
+                    else float(tf.reduce_max(tf.cast(each, tf.float64))),
+                ]
+                for each in found
+            ]
+        )
+    return told
+
+
 @prop
 def allreduce_of_nothing(world: Any) -> Any:
     """No tensors, eagerly and traced."""

@@ -105,6 +105,16 @@ def test_sums_are_the_same_when_traced(said: dict[str, list[Any]], size: int) ->
     assert static == [shape for _, shape, _ in summed(size)]
 
 
+def test_large_tensors_are_summed_too(said: dict[str, list[Any]], size: int) -> None:
+    """Of any type, in any shape, eagerly and traced; a sum stays as it is when the next one is taken."""
+    total = size * (size + 1) / 2
+    numbers = [
+        [[300, 1000], total], [[1_700_001], total], [[], total - size], [[900_000], 899_999 * total],
+        [[3000, 999], total],
+    ]  # fmt: skip
+    assert same(said, "allreduce_of_large_tensors") == [[*numbers, [[2_000_000], 1.0], *numbers]] * 2
+
+
 def test_a_sum_of_nothing_is_nothing(said: dict[str, list[Any]]) -> None:
     """A model without weights."""
     assert same(said, "allreduce_of_nothing") == [[], []]
@@ -279,7 +289,7 @@ def test_a_rank_that_does_not_attempt_is_named(said: dict[str, list[Any]], size:
 
 def test_agreeing_costs_microseconds(said: dict[str, list[Any]], size: int) -> None:
     """Tens of them on a quiet machine; the bound is for a busy one with fewer processors than ranks."""
-    assert max(said["microseconds_of_an_agreement"]) < 2000
+    assert max(said["microseconds_of_an_agreement"]) < 6000  # beside other tests; alone some 300
 
 
 def test_a_barrier_can_be_passed_again(said: dict[str, list[Any]]) -> None:

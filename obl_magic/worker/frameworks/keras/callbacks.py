@@ -113,9 +113,25 @@ class CallbackHooks:
         patches.replace(CallbackList, "on_train_batch_end", self._batch_end)
         patches.replace(CallbackList, "on_epoch_end", self._epoch_end)
         patches.replace(CallbackList, "on_train_end", self._train_end)
+        patches.replace(CallbackList, "on_test_begin", self._test_begin)
+        patches.replace(CallbackList, "on_test_end", self._test_end)
         patches.replace(CallbackList, "on_test_batch_end", self._test_batch_end)
         patches.replace(CallbackList, "on_predict_batch_end", self._predict_batch_end)
         patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._note_iterator)
+
+    def _test_begin(self, original: Any) -> Any:
+        def on_test_begin(lists: Any, logs: Any = None) -> None:
+            self._reporter.validating = True
+            original(lists, logs)
+
+        return on_test_begin
+
+    def _test_end(self, original: Any) -> Any:
+        def on_test_end(lists: Any, logs: Any = None) -> None:
+            self._reporter.validating = False
+            original(lists, logs)
+
+        return on_test_end
 
     def _init(self, original: Any) -> Any:
         def __init__(
@@ -235,7 +251,7 @@ class CallbackHooks:
                 with self._parts.writer.in_callbacks():
                     original(callbacks, batch, logs)
             if callbacks._obl.batch_logs:
-                model.stop_training = self._state.any(bool(model.stop_training))
+                model.stop_training = self._state.any(_asked(model, "stop_training"))
                 self._state.broadcast(_learning_rate(model))
             self._parts.rate.at(fit.epoch, fit.step, fit.steps)
             self._parts.monitor.show(fit)
@@ -248,7 +264,7 @@ class CallbackHooks:
         if callbacks._obl.fit is None:
             return
         model = callbacks.model
-        votes = self._state.agree(states.variables_of(model), int(bool(model.stop_training)))
+        votes = self._state.agree(states.variables_of(model), int(_asked(model, "stop_training")))
         model.stop_training = any(vote for (vote,) in votes)
 
     def _epoch_end(self, original: Any) -> Any:
@@ -272,7 +288,7 @@ class CallbackHooks:
                 self._agree(callbacks)
             elif fit is not None and self._world.size > 1:
                 with self._world.purpose("end an epoch"):
-                    callbacks.model.stop_training = self._state.any(bool(callbacks.model.stop_training))
+                    callbacks.model.stop_training = self._state.any(_asked(callbacks.model, "stop_training"))
             if fit is not None:
                 self._reporter.judge(fit.logs)
 
@@ -286,7 +302,7 @@ class CallbackHooks:
             with self._parts.writer.in_callbacks():
                 original(callbacks, batch, logs)
             if callbacks._obl.test_logs:
-                callbacks.model.stop_evaluating = self._state.any(bool(callbacks.model.stop_evaluating))
+                callbacks.model.stop_evaluating = self._state.any(_asked(callbacks.model, "stop_evaluating"))
 
         return on_test_batch_end
 
@@ -314,6 +330,11 @@ class CallbackHooks:
             self._world.during(f"after {self.count} fit{'s' if self.count > 1 else ''}")
 
         return on_train_end
+
+
+def _asked(model: Any, wish: str) -> bool:
+    """Whether the model shall stop; one that was never compiled has no such flag until a callback sets it."""
+    return bool(getattr(model, wish, False))
 
 
 def _go_on_writing(callbacks: Any, kept: Kept | None) -> None:

@@ -135,7 +135,13 @@ OF_KERAS: Rows = {
             "callbacks.py same_data.py",
             "a prediction gets on; what was read",
         ),
-        ("on_test_end", "self, logs", "same_data.py", "what an evaluation has read"),
+        ("on_test_begin", "self, logs", "callbacks.py", "a rank that evaluates says so"),
+        (
+            "on_test_end",
+            "self, logs",
+            "callbacks.py same_data.py",
+            "what an evaluation has read; that it is over",
+        ),
         ("on_predict_end", "self, logs", "same_data.py", "what a prediction has read"),
     ),
     "keras.src.layers.layer:Layer": (

@@ -99,6 +99,8 @@ def test_one_rank_alone_changes_nothing_but_reporting():
         "on_train_batch_end",
         "on_epoch_end",
         "on_train_end",
+        "on_test_begin",
+        "on_test_end",
         "on_test_batch_end",
         "on_predict_batch_end",
         "_maybe_symbolic_build",

@@ -1,4 +1,4 @@
-"""How many processors this process may use. Pins nothing."""
+"""How many processors this process may use, and how many threads a rank then has. Pins nothing."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def cores(environ: Mapping[str, str] = os.environ) -> int:
         )
     note_older(variable)
     return int(named) if named else len(os.sched_getaffinity(0))
+
+
+def threads_of(base: Mapping[str, str], each: int) -> dict[str, str]:
+    """The variables by which a rank's libraries know their number of threads; what the user has set is not among them.
+
+    Args:
+        base: the user's own variables.
+        each: processors that a rank has.
+    """
+    named = base.get("TF_NUM_INTRAOP_THREADS", "")
+    ours = {"OMP_NUM_THREADS": str(each), "TF_NUM_INTRAOP_THREADS": str(each)}
+    return {name: value for name, value in ours.items() if name not in base} | {
+        "OBLIVIOUS_THREADS": named if named.isdigit() else str(each)
+    }

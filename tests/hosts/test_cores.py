@@ -7,7 +7,7 @@ import os
 import pytest
 
 from obl_magic.errors import UsageProblem
-from obl_magic.world.cores import cores
+from obl_magic.hosts.cores import cores
 
 
 def test_cores_are_those_this_process_may_use_or_those_the_user_names() -> None:

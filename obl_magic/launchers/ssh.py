@@ -1,0 +1,54 @@
+"""Why a host could not be had: the one line that says it, among the many that a launcher and ssh write."""
+
+from __future__ import annotations
+
+import re
+
+from obl_magic.errors import SetupProblem
+
+_REMOTE = re.compile(r"Remote host:\s+(\S+)")
+_WORDS = (
+    (re.compile(r"(?:ssh: )?(Could not resolve hostname .*)"), "getent hosts {host} (is the name right?)"),
+    (re.compile(r"(Host key verification failed)"), "ssh {host} once, and accept its key"),
+    (re.compile(r"\S+: (Permission denied \(.*\))"), "ssh-copy-id {host}"),
+    (re.compile(r"ssh: connect to host .*: (Connection timed out)"), "ping {host} (is it on?)"),
+    (re.compile(r"ssh: connect to host .*: (Connection refused)"), "start sshd on {host}"),
+    (
+        re.compile(r"ssh: connect to host .*: (No route to host|Network is unreachable)"),
+        "ping {host} (is it on?)",
+    ),
+    (re.compile(r"(Connection (?:closed|reset) by .*)"), "ssh {host} true"),
+)
+"""What ssh says, and what to do about it."""
+_NO_DAEMON = re.compile(r"(?:line \d+: |sh: |: )(/\S*prted): (?:No such file|not found)")
+_NO_PROGRAM = re.compile(r"could not access an executable:\s+Executable: (\S+)\s+Node: (\S+)")
+_NO_SSH = "No available launching agents were found"
+_SAME = "make the same environment there, or use a shared folder"
+
+
+def problem(said: str) -> SetupProblem | None:
+    """What kept a launcher from a host.
+
+    Args:
+        said: all that the launcher wrote.
+
+    Returns:
+        The problem with what mends it; None where it was nothing of the kind.
+    """
+    remote = _REMOTE.search(said)
+    host = remote[1] if remote else "a host"
+    if found := _NO_PROGRAM.search(said):
+        return SetupProblem(f"{found[2]} has no {found[1]}", _SAME)
+    if found := _NO_DAEMON.search(said):
+        return SetupProblem(f"{host} has no {found[1]}", _SAME)
+    for line in said.splitlines():
+        for words, do in _WORDS:
+            if found := words.match(line.strip()):
+                return SetupProblem(
+                    f'{host} cannot be reached: ssh says "{found[1].rstrip(".")}"', do.format(host=host)
+                )
+    if _NO_SSH in said:
+        return SetupProblem(
+            "there is no ssh here", "install an ssh client, e.g. apt-get install openssh-client"
+        )
+    return None
