@@ -24,6 +24,47 @@ PANEL = ".jp-OutputArea-output div.mathjax_ignore"
 """Every panel and still stands in a frame that asks to be left alone by MathJax."""
 
 
+FAINTEST = """root => {
+    const canvas = document.createElement('canvas'); canvas.width = canvas.height = 1;
+    const draw = canvas.getContext('2d', {willReadFrequently: true});
+    const rgba = colour => {
+        draw.clearRect(0, 0, 1, 1); draw.fillStyle = colour; draw.fillRect(0, 0, 1, 1);
+        const [r, g, b, a] = draw.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
+    };
+    const light = ([r, g, b]) => [[r, .2126], [g, .7152], [b, .0722]].reduce((sum, [value, weight]) => {
+        const share = value / 255;
+        return sum + weight * (share <= .04045 ? share / 12.92 : ((share + .055) / 1.055) ** 2.4);
+    }, 0);
+    const ground = element => {
+        for (let at = element; at; at = at.parentElement) {
+            const found = rgba(getComputedStyle(at).backgroundColor);
+            if (found[3] > .99) return found;
+        }
+        return [255, 255, 255, 1];
+    };
+    const words = document.createTreeWalker(root, NodeFilter.SHOW_TEXT), found = [];
+    while (words.nextNode()) {
+        const text = words.currentNode.textContent.trim(), element = words.currentNode.parentElement;
+        if (!text || !element.getClientRects().length) continue;
+        const style = getComputedStyle(element), drawn = element.namespaceURI.endsWith('svg');
+        const ink = rgba(drawn ? style.fill : style.color), below = ground(element);
+        let shows = ink[3] * (drawn ? parseFloat(style.fillOpacity) : 1);
+        for (let at = element; at && at !== root.parentElement; at = at.parentElement)
+            shows *= parseFloat(getComputedStyle(at).opacity);
+        const seen = ink.slice(0, 3).map((value, at) => value * shows + below[at] * (1 - shows));
+        const [high, low] = [light(seen), light(below)].sort((one, other) => other - one);
+        found.push([Math.round(100 * (high + .05) / (low + .05)) / 100, text]);
+    }
+    return found.sort((one, other) => one[0] - other[0])[0];
+}"""
+"""The word with the least contrast to what is below it, by WCAG 2's formula: [ratio, word]."""
+JUTS_OUT = """root => [...root.querySelectorAll('*')].filter(
+    element => element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX === 'visible'
+        && element.clientWidth > 0 && !element.closest('svg')
+).concat(root.getBoundingClientRect().right > innerWidth ? [root] : []).map(element => element.innerText.slice(0, 60))"""
+"""The parts whose inside is wider than they are, and which neither scroll nor cut it."""
+
+
 @contextmanager
 def jupyter(folder: Path, dark: bool = False) -> Iterator[str]:
     """A Jupyter server over a folder, which has settings of its own; its address."""
@@ -154,6 +195,15 @@ class Notebook:
         panel = self.panel(cell)
         box = panel.bounding_box() if panel.count() else None
         return float(box["height"]) if box else 0.0
+
+    def faintest(self, cell: int) -> tuple[float, str]:
+        """(contrast, word) of what is read worst on the panel."""
+        ratio, word = self.panel(cell).evaluate(FAINTEST)
+        return float(ratio), str(word)
+
+    def juts_out(self, cell: int) -> list[str]:
+        """What does not fit into the panel's width."""
+        return list(self.panel(cell).evaluate(JUTS_OUT))
 
     def done(self, cell: int) -> bool:
         """Whether the cell has ended."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from obl_magic.display.charts.palette import ACTIVE, BAD, CAUTION, GOOD, LINE, NEUTRAL
+from obl_magic.display.charts.palette import ACTIVE, BAD, CAUTION, GOOD, LINE, NEUTRAL, ink
 from obl_magic.display.run.view import Status, shorten
 
 TONES = {"active": ACTIVE, "good": GOOD, "bad": BAD, "caution": CAUTION, "neutral": NEUTRAL}
@@ -50,7 +50,7 @@ def headline(function: str, status: Status, *places: tuple[str, int], aim: str =
     return (
         f'<div style="{ONE_LINE};min-height:23px">'
         f'<span style="{MONO};font-size:15px;font-weight:600">{escape(shorten(function, 40))}</span>&ensp;{between}'
-        f'<span style="display:inline-block;min-width:10ch;color:{TONES[status.tone]};font-weight:600">'
+        f'<span style="display:inline-block;min-width:10ch;{ink(TONES[status.tone])};font-weight:600">'
         f"{escape(how)}</span> {others}</div>"
     )
 
@@ -103,26 +103,30 @@ def listed(sentences: Sequence[str]) -> str:
     return f'<div style="margin-top:8px;font-size:12.5px;overflow-wrap:anywhere">{lines}</div>'
 
 
-def foot(run_id: str, folder: str, noun: str = "run", live: bool = False) -> str:
+def foot(run_id: str, folder: str, noun: str = "run", now: str = "") -> str:
     """Where it is kept.
 
     Args:
         run_id: of the run or study.
         folder: as the user would type it, or "".
         noun: which of them it is.
-        live: it is on its way, and may be looked for when the page is loaded again.
+        now: of one on its way, date and time: a notebook that is opened again shows how old it is, and what to type.
     """
     place = folder or (f"{noun} {run_id}" if run_id else "")
     if folder and run_id not in folder:
         place = f"{noun} {run_id} in {folder}"
     style = f"{MONO};{ONE_LINE};font-size:11px;opacity:.68;margin-top:6px;height:18px"
-    more = f"&emsp;page reloaded? %oblivious attach {escape(run_id)}" if live and run_id else ""
+    more = (
+        f"&emsp;as of {escape(now)}; page reloaded? %oblivious attach {escape(run_id)}"
+        if now and run_id
+        else ""
+    )
     return f'<div style="{style}">{escape(place)}{more}</div>' if place else ""
 
 
 def alarm(text: str) -> str:
     """The style of a number that is none."""
-    return f"color:{BAD};font-weight:600" if text in ("nan", "inf", "-inf") else ""
+    return f"{ink(BAD)};font-weight:600" if text in ("nan", "inf", "-inf") else ""
 
 
 def dotted(parts: Sequence[str]) -> str:

@@ -166,6 +166,7 @@ class Heartbeat(Event):
         memory_bytes: of the machine's memory, what this rank alone has in use; None where it is not known.
         cores: how many processors it kept busy since the last beat, or None.
         validating: it evaluates, as a fit does at the end of an epoch.
+        gpu_bytes: of the GPUs' memory, what this rank has in use; None where it computes on none.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -180,6 +181,7 @@ class Heartbeat(Event):
     memory_bytes: int | None = None
     cores: float | None = None
     validating: bool = False
+    gpu_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

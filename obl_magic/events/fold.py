@@ -62,6 +62,7 @@ class RankState:
         fitting: it is inside a Keras ``fit``.
         memory_bytes: the most memory that it was seen to have in use for itself.
         cores: how many processors it kept busy lately, or None.
+        gpu_bytes: the most of the GPUs' memory that it was seen to have in use; 0 where it computes on none.
         step_s: seconds a step takes.
         waited: share of that it waits for other ranks, 0 to 1.
         validating: it evaluates.
@@ -87,6 +88,7 @@ class RankState:
     memory_bytes: int = 0
     cores: float | None = None
     validating: bool = False
+    gpu_bytes: int = 0
     left: bool = False
 
     @property
@@ -208,6 +210,7 @@ def fold(state: RunState, event: Event) -> RunState:
                 waited=known.waited if event.waited is None else event.waited,
                 memory_bytes=max(known.memory_bytes, event.memory_bytes or 0),
                 cores=known.cores if event.cores is None else event.cores,
+                gpu_bytes=max(known.gpu_bytes, event.gpu_bytes or 0),
             )  # fmt: skip
         case Result():
             state = _moved(state, event)

@@ -21,6 +21,7 @@ from types import FrameType
 from obl_magic.events.event import Heartbeat
 from obl_magic.rundir import private
 from obl_magic.values import CellSource
+from obl_magic.worker.gpu import gpu_memory_bytes
 from obl_magic.worker.report import Reporter
 
 BEAT_S = 1.0
@@ -110,7 +111,7 @@ class Heart:
         me = self._reporter
         return Heartbeat(
             me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source,
-            own_memory_bytes(), self._cores(now_s), me.validating,
+            own_memory_bytes(), self._cores(now_s), me.validating, gpu_memory_bytes(),
         )  # fmt: skip
 
     def _cores(self, now_s: float) -> float | None:

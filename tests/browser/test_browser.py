@@ -6,6 +6,8 @@ The pictures go to ``OBL_SCREENSHOTS``, where that is set.
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,23 +21,23 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium (Debian: apt-get install chromium)"),
 ]
 
-DATA = """%load_ext obl_magic
-import keras, numpy as np, time
-x = np.random.default_rng(0).normal(size=(512, 8)); y = x.sum(axis=1, keepdims=True)
-class Slowly(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None): time.sleep(0.02)
-"""
-TRAIN = """%%oblivious --workers 2 --engine mpi --out two
-def train(lr=0.01, epochs={epochs}):
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(lr), "mse")
-    model.fit(x, y, batch_size=32, epochs=epochs, validation_split=0.25, verbose=0, callbacks=[Slowly()])
-    return model
-"""
-SEARCH = """%%oblivious --search "lr=log(1e-3,1e-1)" --trials 4 --sampler random --minimize loss --workers 2
-def score(lr=0.1):
-    time.sleep(0.5)
-    return {"loss": lr}
+README = Path(__file__).parents[2] / "README.md"
+DATA, TRAIN = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[:2]
+"""What the README shows is what is photographed."""
+DATA += "import time\n"
+
+
+def trained(epochs: int, options: str = "--engine mpi") -> str:
+    """The README's cell, with as many epochs, and options of its own."""
+    cell = TRAIN.replace("epochs=12", f"epochs={epochs}").replace("--out two", f"{options} --out two")
+    assert cell.count(str(epochs)) == cell.count(options) == 1
+    return cell
+
+
+SEARCH = """%%oblivious --search "lr=log(1e-4,1e-1) units=int(8,64)" --trials 12 --maximize score --workers 2
+def score(lr=0.1, units=8):
+    time.sleep(0.4)
+    return {"score": units / 64 - abs(lr - 0.01)}
 """
 ABLATE = """%%oblivious --ablate "flags=bias" --maximize score --repeats 2 --workers 2
 def flagged(bias=True):
@@ -46,6 +48,8 @@ BOOM = """%%oblivious --workers 2 --engine mpi
 def boom():
     raise ValueError("boom at my line")
 """
+CONTRAST = 4.5
+NARROW = 500
 LOOK = "print(two.status, type(two.value).__name__)"
 
 
@@ -59,11 +63,12 @@ def open_notebook(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[An
         yield lambda *cells, app="lab": Notebook(page, address, written(tmp_path, *cells), app)
 
 
-def picture(notebook: Notebook, name: str) -> None:
-    """Keeps what the page looks like, where somebody wants to see it."""
+def picture(notebook: Notebook, name: str, cell: int | None = None) -> None:
+    """Keeps what a cell, or the page, looks like, where somebody wants to see it."""
     if folder := os.environ.get("OBL_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        notebook.page.screenshot(path=f"{folder}/{name}.png")
+        shown = notebook.page if cell is None else notebook.cell(cell)
+        shown.screenshot(path=f"{folder}/{name}.png")
 
 
 LENGTHS = """all => all.reduce(
@@ -75,6 +80,8 @@ def watched(notebook: Notebook, cell: int, name: str) -> tuple[set[float], list[
     """(heights, texts, how much is drawn) of a panel from its first second to its still."""
     heights, texts, drawn = set(), [], []
     until(lambda: notebook.height(cell), 90)
+    moments = {"1s": lambda: spent > 1, "5s": lambda: spent > 5, "middle": lambda: HALF.search(texts[-1])}
+    began = time.monotonic()
     while True:
         over = notebook.done(cell)
         if height := notebook.height(cell):  # none in the instant in which Lab puts the new output in place
@@ -82,13 +89,28 @@ def watched(notebook: Notebook, cell: int, name: str) -> tuple[set[float], list[
         if text := notebook.text(cell):
             texts.append(text)
             drawn.append(notebook.panel(cell).locator("svg polyline, svg path").evaluate_all(LENGTHS))
-        if len(texts) in (2, 40):
-            picture(notebook, f"{name}-{len(texts):03}")
         if over:
             break
+        spent = time.monotonic() - began
+        if came := next((moment for moment, now in moments.items() if texts and now()), ""):
+            del moments[came]
+            picture(notebook, f"{name}-{came}", cell)
         notebook.page.wait_for_timeout(100)
-    picture(notebook, f"{name}-end")
+    picture(notebook, f"{name}-end", cell)
     return heights, texts, drawn
+
+
+HALF = re.compile(r"\b[5-7]\d %|\b[67]/12 trials|\b[23]/4 runs")
+
+
+def reads_well(notebook: Notebook, cell: int) -> None:
+    """Every word has the contrast that WCAG asks of text, on the screen and on paper, and everything has its place."""
+    for medium in ("screen", "print"):
+        notebook.page.emulate_media(media=medium)
+        ratio, word = notebook.faintest(cell)
+        assert ratio >= CONTRAST, f"{word!r} has a contrast of {ratio} on {medium}"
+    notebook.page.emulate_media(media="screen")
+    assert not notebook.juts_out(cell)
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
@@ -96,7 +118,7 @@ def test_a_runs_panel_keeps_its_height_and_its_curves_move_before_its_end(
     open_notebook: Any, app: str
 ) -> None:
     """From the first second to the still that stays."""
-    notebook = open_notebook(DATA, TRAIN.format(epochs=8), app=app)
+    notebook = open_notebook(DATA, trained(60), app=app)
     notebook.run(0)
     until(lambda: notebook.done(0), 90)
     notebook.run(1)
@@ -106,11 +128,27 @@ def test_a_runs_panel_keeps_its_height_and_its_curves_move_before_its_end(
     live = [drawn for drawn, text in zip(points, texts, strict=True) if "succeeded" not in text]
     assert len(set(live)) > 2, "the curves did not move"
     assert any("epoch" in text and "left" in text for text in texts)
+    reads_well(notebook, 1)
+
+
+def test_a_panel_is_good_at_500_pixels(open_notebook: Any) -> None:
+    """Live and as a still: one height, nothing juts out, nothing that counts is cut off."""
+    notebook = open_notebook(DATA, trained(60))
+    notebook.run(0)
+    until(lambda: notebook.done(0), 90)
+    notebook.page.set_viewport_size({"width": NARROW, "height": 1400})
+    notebook.run(1)
+    until(lambda: "epoch 2/" in notebook.text(1), 90)
+    assert not notebook.juts_out(1)
+    heights, texts, _ = watched(notebook, 1, "narrow")
+    assert max(heights) - min(heights) <= 1, heights
+    assert "val_accuracy" in texts[-1]
+    reads_well(notebook, 1)
 
 
 def test_interrupting_keeps_the_model_and_reads_as_a_stop(open_notebook: Any) -> None:
     """As the menu's Interrupt Kernel does it."""
-    notebook = open_notebook(DATA, TRAIN.format(epochs=500), LOOK)
+    notebook = open_notebook(DATA, trained(5000), LOOK)
     notebook.run(0)
     until(lambda: notebook.done(0), 90)
     notebook.run(1)
@@ -127,13 +165,12 @@ def test_interrupting_keeps_the_model_and_reads_as_a_stop(open_notebook: Any) ->
 
 def test_a_page_that_is_reloaded_while_a_run_goes_on_sees_it_again_by_attach(open_notebook: Any) -> None:
     """What the panel's foot names is typed as it stands there."""
-    background = TRAIN.format(epochs=30).replace("--workers 2", "--workers 2 --background")
-    notebook = open_notebook(DATA, background, "%oblivious attach two")
+    notebook = open_notebook(DATA, trained(400, "--background --engine mpi"), "%oblivious attach two")
     notebook.run(0)
     until(lambda: notebook.done(0), 90)
     notebook.run(1)
     until(lambda: "epoch 2/" in notebook.text(1), 90)
-    assert "page reloaded? %oblivious attach" in notebook.text(1)
+    assert "; page reloaded? %oblivious attach" in notebook.text(1)
     notebook.page.keyboard.press("Control+s")
     notebook.page.reload()
     notebook.page.wait_for_selector(".jp-Notebook .jp-Cell")
@@ -155,27 +192,45 @@ def test_searches_ablations_and_failures_read_well_and_keep_their_height(open_no
     heights, texts, _ = watched(notebook, 1, "search")
     assert max(heights) - min(heights) <= 1, heights
     assert "best" in texts[-1]
+    reads_well(notebook, 1)
     notebook.run(2)
     heights, texts, _ = watched(notebook, 2, "ablation")
     assert max(heights) - min(heights) <= 1, heights
     assert "bias" in texts[-1]
+    reads_well(notebook, 2)
     notebook.run(3)
-    until(lambda: notebook.done(3), 60)
-    assert "failed" in notebook.text(3)
+    heights, texts, _ = watched(notebook, 3, "failure")
+    assert max(heights) - min(heights) <= 1, heights
+    assert "failed" in texts[-1]
     assert "boom at my line" in notebook.outputs(3)
-    picture(notebook, "failure")
+    reads_well(notebook, 3)
 
 
-def test_options_are_completed_in_a_cell(open_notebook: Any) -> None:
-    """After Tab, among what else Lab offers."""
-    notebook = open_notebook(DATA, "")
+@pytest.mark.dark
+def test_a_run_reads_well_in_the_dark(open_notebook: Any) -> None:
+    """In Lab's dark theme, from the first second to the still."""
+    notebook = open_notebook(DATA, trained(60))
+    notebook.run(0)
+    until(lambda: notebook.done(0), 90)
+    notebook.run(1)
+    until(lambda: "epoch 2/" in notebook.text(1), 90)
+    reads_well(notebook, 1)
+    heights, *_ = watched(notebook, 1, "run-dark")
+    assert max(heights) - min(heights) <= 1, heights
+    reads_well(notebook, 1)
+
+
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_options_are_completed_in_a_cell(open_notebook: Any, app: str) -> None:
+    """After Tab, among what else is offered."""
+    notebook = open_notebook(DATA, "", app=app)
     notebook.run(0)
     until(lambda: notebook.done(0), 90)
     notebook.cell(1).locator(".jp-InputArea-editor").click()
     notebook.page.keyboard.type("%%oblivious --stall")
     notebook.page.keyboard.press("Tab")
     until(lambda: "--stall-timeout" in notebook.cell(1).inner_text() or _offered(notebook), 20)
-    picture(notebook, "completion")
+    picture(notebook, f"completion-{app}")
 
 
 def _offered(notebook: Notebook) -> bool:

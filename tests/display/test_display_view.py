@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from obl_magic.display.run.html import still_html
+from obl_magic.display.run.html import panel_html, still_html
 from obl_magic.display.run.view import (
     Lines,
     NoDisplay,
@@ -18,7 +18,6 @@ from obl_magic.display.run.view import (
     printable,
     rank_names,
     shorten,
-    tails,
     view,
 )
 from obl_magic.events.event import (
@@ -323,16 +322,18 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_each_rank_printed_last_is_in_the_details_of_the_still() -> None:
-    """Five lines of each, without what TensorFlow says in every run."""
+def test_what_each_rank_printed_last_is_seen_live_and_opens_in_the_still() -> None:
+    """Its last line while it runs, one line high; five of each in the still; without what is the same in every run."""
     noise = "I0000 00:00:1.5 7 port.cc:153] oneDNN\n"
     state = folded(
         *(Log(rank, 101.0, "stdout", f"{noise}<b>\n" + "a\n" * 4 + f"of {rank}\n") for rank in (0, 1))
     )
-    assert tails(state) == (
-        ("rank 0", "a\na\na\na\nof 0"),
-        ("rank 1", "a\na\na\na\nof 1"),
-    )
+    shown = view(HEADER, state, 102.0)
+    assert shown.tails == (("rank 0", (*"aaaa", "of 0")), ("rank 1", (*"aaaa", "of 1")))
+    panel = panel_html(shown)
+    assert "of 0" in panel
+    assert "of 1" in panel
+    assert panel.count("height:20px") == still_html(HEADER, state, ()).count("height:20px")
     still = still_html(HEADER, state, ())
     assert "last lines of rank 1" in still
     assert "oneDNN" not in still

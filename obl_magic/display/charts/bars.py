@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from obl_magic.display.charts.curves import drawable
-from obl_magic.display.charts.palette import LINE, NEUTRAL, TRAIN, VALIDATION
+from obl_magic.display.charts.palette import LINE, NEUTRAL, TRAIN, VALIDATION, ink
 from obl_magic.display.charts.svg import faint, heading, nice, picture, tick
 from obl_magic.display.run.view import number, one_line, shorten
 from obl_magic.display.study.view import ComponentLine, StudyState, placed
@@ -97,7 +97,8 @@ def _directions(header: StudyRecord, low: float, high: float) -> list[str]:
         text = "worse without it" if worse else "better without it"
         x, anchor, said = (zero - 8, "end", f"← {text}") if left else (zero + 8, "start", f"{text} →")
         colour = HARM if worse else GAIN
-        pieces.append(f'<text x="{x:.1f}" y="36" fill="{colour}" text-anchor="{anchor}">{said}</text>')
+        how = f'fill="{colour}" style="{ink(colour, "fill")}" text-anchor="{anchor}"'
+        pieces.append(f'<text x="{x:.1f}" y="36" {how}>{said}</text>')
     return pieces
 
 

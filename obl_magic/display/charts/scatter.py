@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from obl_magic.display.charts.curves import Curve, drawable, thinned
-from obl_magic.display.charts.palette import ACTIVE, BAD, LINE, NEUTRAL, TRAIN, VALIDATION
+from obl_magic.display.charts.palette import ACTIVE, BAD, LINE, NEUTRAL, TRAIN, VALIDATION, ink
 from obl_magic.display.charts.svg import faint, heading, nice, picture, tick
 from obl_magic.display.run.view import number, one_line, shorten
 from obl_magic.display.study.view import StudyState, TrialRow, best_trial, harm, has_ended, placed
@@ -189,7 +189,7 @@ def _legend(pruned: int, lost: int, y: float, step: float) -> list[str]:
 def _word(x: float, y: float, text: str, colour: str) -> str:
     return (
         f'<text x="{x:g}" y="{y:.1f}" fill="{colour}" font-weight="600" '
-        f'style="font-variant-numeric:tabular-nums">{escape(text)}</text>'
+        f'style="{ink(colour, "fill")};font-variant-numeric:tabular-nums">{escape(text)}</text>'
     )
 
 

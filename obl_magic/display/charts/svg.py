@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from obl_magic.display.charts.curves import Chart, Curve, drawable, thinned
-from obl_magic.display.charts.palette import LINE, TRAIN, VALIDATION
+from obl_magic.display.charts.palette import LINE, TRAIN, VALIDATION, ink
 from obl_magic.display.run.view import number, shorten
 
 WIDTH, HEIGHT = 332, 168
@@ -107,7 +107,7 @@ def _x_axis(axes: _Axes, unit: str) -> list[str]:
 def faint(x: float, y: float, text: str, anchor: str) -> str:
     """A word or a number beside an axis; ``anchor`` is ``start``, ``middle`` or ``end``."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor" fill-opacity=".6" font-size="10" '
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor" fill-opacity=".68" font-size="10" '
         f'text-anchor="{anchor}" style="font-variant-numeric:tabular-nums">{_esc(text)}</text>'
     )
 
@@ -161,10 +161,11 @@ def _labels(axes: _Axes, coloured: list[tuple[str, Curve, str]]) -> list[str]:
     if len(heights) == 2 and heights[1] - heights[0] < _LABEL_GAP:
         middle = min(max(sum(heights) / 2, _TOP + _LABEL_GAP / 2), HEIGHT - _BOTTOM - _LABEL_GAP / 2)
         heights = [middle - _LABEL_GAP / 2, middle + _LABEL_GAP / 2]
+    said = [f"{label} {number(curve.last)}".strip() for _, label, curve, _ in ends]
     return [
         f'<text x="{WIDTH - _RIGHT + 9}" y="{height + 3.8:.1f}" fill="{colour}" font-weight="600" '
-        f'style="font-variant-numeric:tabular-nums">{_esc(f"{label} {number(curve.last)}".strip())}</text>'
-        for height, (_, label, curve, colour) in zip(heights, ends, strict=True)
+        f'style="{ink(colour, "fill")};font-variant-numeric:tabular-nums">{_esc(text)}</text>'
+        for height, text, (*_, colour) in zip(heights, said, ends, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from obl_magic.display.charts.curves import Chart, Curve, charts, curves, sparkline
-from obl_magic.display.charts.palette import BAD, GROUND, LINE
+from obl_magic.display.charts.palette import BAD, GROUND, LINE, ink
 from obl_magic.display.charts.svg import HEIGHT, WIDTH, chart_svg
 from obl_magic.display.frame import (
     FAINT,
@@ -25,7 +25,7 @@ from obl_magic.display.frame import (
     listed,
     noted,
 )  # fmt: skip
-from obl_magic.display.run.view import Failure, View, last_known_s, number, shorten, tails, view
+from obl_magic.display.run.view import Failure, View, last_known_s, number, one_line, shorten, view
 from obl_magic.events.fold import MetricRow, RunState
 from obl_magic.rundir.record import RunRecord
 
@@ -40,11 +40,11 @@ def panel_html(shown: View, drawn: Sequence[Curve] = ()) -> str:
     said = [*shown.notes, *shown.remarks]
     return frame(
         *_upper(shown, drawn),
-        line(_paces(shown)),
         line(_phases(shown)),
+        line(_log(shown), "\n".join(f"{name}:\n" + "\n".join(lines) for name, lines in shown.tails)),
         line(noted(said), "\n".join(said)),
         line(_facts(shown)),
-        foot(shown.run_id, shown.folder, live=True),
+        foot(shown.run_id, shown.folder, now=shown.now),
     )
 
 
@@ -63,10 +63,10 @@ def still_html(
     said = [*shown.notes, *shown.remarks]
     return frame(
         *_upper(shown, curves(rows, live=not shown.status.over)),
-        line(_paces(shown)),
         line(_phases(shown)),
+        folded(_log(shown), _tails(shown)) if shown.tails else line(""),
         folded(noted(said), listed(said)) if said else line(""),
-        folded(_facts(shown), _details(shown) + _tails(state)),
+        folded(_facts(shown), _details(shown)),
         foot(shown.run_id, shown.folder),
     )
 
@@ -87,7 +87,7 @@ def _upper(shown: View, drawn: Sequence[Curve]) -> tuple[str, ...]:
     return (
         headline(shown.function, shown.status, *where),
         _bar(shown),
-        _failure(shown),
+        folded(_cause(shown.failure), _failure(shown.failure)) if shown.failure else line(_paces(shown)),
         _figures(shown, drawn) if drawn or shown.metrics or shown.draws else "",
     )
 
@@ -158,7 +158,7 @@ def _table(drawn: Sequence[Curve], beside: str) -> str:
 def _paces(shown: View) -> str:
     """How fast each rank is, and how long it waits; what ranks do where no rank is in a fit."""
     if not shown.paces or shown.status.over:
-        return escape(shown.ranks) if not shown.failure else ""
+        return escape(shown.ranks)
     said = []
     host = ""
     for pace in shown.paces:
@@ -195,20 +195,40 @@ def _details(shown: View) -> str:
     return listed([each for each in said if each])
 
 
-def _tails(state: RunState) -> str:
+def _log(shown: View) -> str:
+    """The last line of each rank that printed any, for one line; the few before them are below it or in its title."""
+    if not shown.tails:
+        return ""
+    most = max(24, 120 // len(shown.tails))
+    said = [
+        f'<span style="{FAINT}">{escape(name)}</span> <span style="{MONO};font-size:11.5px">'
+        f"{escape(shorten(lines[-1], most))}</span>"
+        for name, lines in shown.tails
+    ]
+    return f'<span style="{FAINT}">log</span>&ensp;{"&ensp;".join(said)}'
+
+
+def _tails(shown: View) -> str:
     """What ranks printed last."""
     return "".join(
-        f'<div style="margin-top:6px;{FAINT}">last lines of {name}</div>'
+        f'<div style="margin-top:6px;{FAINT}">last lines of {escape(name)}</div>'
         f'<pre style="{MONO};font-size:12px;margin:0;padding:0 0 0 14px;background:transparent;color:inherit;border:0">'
-        f"{escape(lines)}</pre>"
-        for name, lines in tails(state)
+        f"{escape(chr(10).join(lines))}</pre>"
+        for name, lines in shown.tails
     )
 
 
-def _failure(shown: View) -> str:
-    failure = shown.failure
-    if failure is None:
-        return ""
+def _cause(failure: Failure) -> str:
+    """What failed, on one line."""
+    parts = [f"at {failure.where}" if failure.where else "", failure.others]
+    return (
+        f'<span style="{ink(BAD)};font-weight:600">{escape(shorten(one_line(failure.cause), 160))}</span> '
+        f'<span style="{FAINT}">{dotted([escape(part) for part in parts])}</span>'
+    )
+
+
+def _failure(failure: Failure) -> str:
+    """All that is known of it."""
     place = f'<div style="{FAINT}">at {escape(failure.where)}</div>' if failure.where else ""
     others = f'<div style="{FAINT}">{escape(failure.others)}</div>' if failure.others else ""
     return (

@@ -1,4 +1,4 @@
-"""What a display is told, and what any display says of it. Writes nothing, reads no clock.
+"""What a display is told, and what any display says of it. Writes nothing, asks no clock for the time.
 
 :func:`view` turns the folded events into words and numbers once; the text and the notebook display only
 lay them out, so that both say the same.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -252,6 +253,8 @@ class View:
         paces: of the ranks that are in a fit, the slowest first where there are many.
         value: what rank 0's function returned, or the model so far of an interrupted fit, in a few words.
         usage: of each rank, processors and memory in use.
+        tails: what ranks printed last, a few lines each, the rank's name before them.
+        now: date and time, while it goes on.
         draws: curves are to be expected.
         seed: base seed.
         versions: of what it runs with.
@@ -281,6 +284,8 @@ class View:
     paces: tuple[RankPace, ...] = ()
     value: str = ""
     usage: tuple[str, ...] = ()
+    tails: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    now: str = ""
     draws: bool = False
     seed: int = 0
     versions: str = ""
@@ -322,6 +327,8 @@ def view(header: RunRecord, state: RunState, now_s: float) -> View:
         paces=_paces(header, state, standing),
         value=_value(state),
         usage=_usage(state),
+        tails=_tails(state),
+        now=clock(standing, now_s),
         draws=header.draws,
         seed=header.seed,
         versions=one_line(_versions(header)),
@@ -413,19 +420,22 @@ def _usage(state: RunState) -> tuple[str, ...]:
         parts = [
             f"{rank.cores:.1f} cores" if rank.cores is not None else "",
             f"{rank.memory_bytes / 1e6:,.0f} MB" if rank.memory_bytes else "",
+            f"{rank.gpu_bytes / 1e6:,.0f} MB of GPU" if rank.gpu_bytes else "",
         ]
         if any(parts):
             said.append(f"{state.name(number)}: {', '.join(part for part in parts if part)}")
     return tuple(said[:SHOWN_USAGES])
 
 
-def tails(state: RunState) -> tuple[tuple[str, str], ...]:
-    """What the ranks printed last, a few lines each, the rank's name before them; for a still, not for each redraw."""
+def _tails(state: RunState) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What the ranks printed last."""
     said = []
     for number, rank in sorted(state.ranks.items()):
         if number >= 0 and (lines := rank.last_lines[-SHOWN_LINES:]):
-            said.append((state.name(number), "\n".join(shorten(one_line(line), 120) for line in lines)))
-    return tuple(said[:SHOWN_TAILS])
+            said.append((state.name(number), tuple(shorten(one_line(line), 120) for line in lines)))
+            if len(said) == SHOWN_TAILS:
+                break
+    return tuple(said)
 
 
 def _versions(header: RunRecord) -> str:
@@ -454,6 +464,16 @@ def status_of(state: RunState) -> Status:
     if word == "interrupted" and state.progress:  # by the user: no error
         joined = f"stopped at epoch {state.progress.epoch:,} after"
     return Status(word, joined, symbol, tone, over=True)
+
+
+def clock(standing: Status, now_s: float) -> str:
+    """Date and time as the kernel's machine has them; "" of what is over.
+
+    Args:
+        standing: how the run or study stands.
+        now_s: Unix time in seconds.
+    """
+    return "" if standing.over else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now_s))
 
 
 def elapsed(seconds: float, precise: bool = False) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from obl_magic.display.charts.bars import MOST_BARS, deltas_svg, importances_svg
-from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE
+from obl_magic.display.charts.palette import BAD, GOOD, GROUND, LINE, ink
 from obl_magic.display.charts.scatter import history_svg, slices_svg, spark_svg
 from obl_magic.display.frame import (
     FAINT,
@@ -52,7 +52,7 @@ _COUNTS = ("parameters", "inputs", "layers")
 
 def study_panel_html(shown: StudyView, pictures: Sequence[str] = ()) -> str:
     """The panel of a study that is on its way; it is as high as the still that will take its place."""
-    return frame(*_body(shown, pictures), foot(shown.study_id, shown.folder, "study", live=True))
+    return frame(*_body(shown, pictures), foot(shown.study_id, shown.folder, "study", now=shown.now))
 
 
 def study_still_html(header: StudyRecord, state: StudyState) -> str:
@@ -175,7 +175,7 @@ def _trials(shown: StudyView) -> str:
 
 def _trial_row(line: TrialLine) -> str:
     weight = ";font-weight:600" if line.best else ""
-    star = f' <span style="color:{GOOD}">★ best</span>' if line.best else ""
+    star = f' <span style="{ink(GOOD)}">★ best</span>' if line.best else ""
     pale = "opacity:.68" if line.mark.word != "succeeded" else ""
     cells = [
         _cell(f"{_symbol(line.mark)} {escape(line.name)}{star}", FIRST + weight),
@@ -221,9 +221,7 @@ def _remark(line: ComponentLine) -> str:
 def _error_row(error: str, columns: int) -> str:
     if not error:
         return ""
-    style = (
-        f"{FIRST};padding-left:16px;white-space:normal;{MONO};font-size:11.5px;color:{BAD};text-align:left"
-    )
+    style = f"{FIRST};padding-left:16px;white-space:normal;{MONO};font-size:11.5px;{ink(BAD)};text-align:left"
     return f'<tr style="{_BARE}"><td colspan="{columns}" style="{style}">{escape(error)}</td></tr>'
 
 
@@ -241,4 +239,4 @@ def _cell(inside: str, style: str, side: str = "left") -> str:
 
 
 def _symbol(of: Mark) -> str:
-    return f'<span style="color:{TONES[of.tone]}" title="{escape(of.word)}">{of.symbol}</span>'
+    return f'<span style="{ink(TONES[of.tone])}" title="{escape(of.word)}">{of.symbol}</span>'

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Protocol
 
 from obl_magic.display.charts.curves import Curve, drawable
-from obl_magic.display.run.view import Status, elapsed, number, one_line, shorten, status_of
+from obl_magic.display.run.view import Status, clock, elapsed, number, one_line, shorten, status_of
 from obl_magic.events.fold import empty
 from obl_magic.rundir.record import StudyRecord
 
@@ -276,6 +276,7 @@ class StudyView:
         planned: how many components there will be, the base run among them.
         worlds: trials that run at a time.
         wanted: trials, or 0 while open.
+        now: date and time, while it goes on.
     """
 
     function: str
@@ -307,6 +308,7 @@ class StudyView:
     planned: int = 0
     worlds: int = 1
     wanted: int = 0
+    now: str = ""
 
 
 def study_view(header: StudyRecord, state: StudyState, most: int = LIVE_ROWS) -> StudyView:
@@ -355,6 +357,7 @@ def study_view(header: StudyRecord, state: StudyState, most: int = LIVE_ROWS) ->
         planned=(header.wanted or 0) // max(1, header.repeats) if header.kind != "search" else 0,
         worlds=header.worlds,
         wanted=header.wanted or 0,
+        now=clock(standing, state.now_s),
     )
 
 
