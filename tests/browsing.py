@@ -61,7 +61,7 @@ FAINTEST = """root => {
 JUTS_OUT = """root => [...root.querySelectorAll('*')].filter(
     element => element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX === 'visible'
         && element.clientWidth > 0 && !element.closest('svg')
-).concat(root.getBoundingClientRect().right > innerWidth ? [root] : []).map(element => element.innerText.slice(0, 60))"""
+).concat(root.getBoundingClientRect().right > innerWidth ? [root] : []).map(each => each.innerText.slice(0, 60))"""
 """The parts whose inside is wider than they are, and which neither scroll nor cut it."""
 
 

@@ -60,7 +60,12 @@ def run(
         begun = {path.name.split(".")[0] for path in place.glob("outcomes/*.began")}
         unfinished = [name for name in left if name in begun and not _complete(name, workers or 1, outcomes)]
         for name in unfinished[:1]:
-            outcomes.died[name] = said
+            stacks = [
+                f"{path.name}:\n{text}"
+                for path in sorted(place.glob(f"outcomes/{name}.*.stacks"))
+                if (text := path.read_text())
+            ]
+            outcomes.died[name] = "\n".join([said, *stacks])
         later = [name for name in left if name not in begun or name in unfinished[1:]]
         if len(later) == len(left):
             raise RuntimeError(f"no case began:\n{said}")
