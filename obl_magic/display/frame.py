@@ -116,12 +116,8 @@ def foot(run_id: str, folder: str, noun: str = "run", now: str = "") -> str:
     if folder and run_id not in folder:
         place = f"{noun} {run_id} in {folder}"
     style = f"{MONO};{ONE_LINE};font-size:11px;opacity:.68;margin-top:6px;height:18px"
-    more = (
-        f"&emsp;as of {escape(now)}; page reloaded? %oblivious attach {escape(run_id)}"
-        if now and run_id
-        else ""
-    )
-    return f'<div style="{style}">{escape(place)}{more}</div>' if place else ""
+    said = f"page reloaded? %oblivious attach {run_id} · as of {now}" if now and run_id else place
+    return f'<div style="{style}" title="{escape(place, quote=True)}">{escape(said)}</div>' if said else ""
 
 
 def alarm(text: str) -> str:

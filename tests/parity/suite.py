@@ -67,11 +67,9 @@ def suite(names=(), functions=None, workers=1, limit_s=LIMIT_S, mutation=None):
     done = {}
     for number, name in enumerate(names):
         case, _, fault = name.partition("@")
-        with mutations.applied(mutations.SLUGS.get(fault, mutation), rank):
+        kept = Path(folder, f"{name}.{rank}.stacks")  # on standard error they would be lost with the rank
+        with mutations.applied(mutations.SLUGS.get(fault, mutation), rank), kept.open("w") as stacks:
             keras.utils.clear_session(free_memory=number % 10 == 9)  # that takes half a second
-            stacks = Path(folder, f"{name}.{rank}.stacks").open(
-                "w"
-            )  # its standard error would be lost with it
             faulthandler.dump_traceback_later(limit_s, exit=True, file=stacks)
             Path(folder, f"{name}.{rank}.began").touch()
             began = time.perf_counter()
@@ -84,7 +82,6 @@ def suite(names=(), functions=None, workers=1, limit_s=LIMIT_S, mutation=None):
                 }
             outcome["seconds"] = time.perf_counter() - began
             faulthandler.cancel_dump_traceback_later()
-            stacks.close()
             unfinished = folder / f"{name}.{rank}.unfinished"
             unfinished.write_bytes(pickle.dumps(outcome))
             unfinished.rename(folder / f"{name}.{rank}.done")

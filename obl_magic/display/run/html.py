@@ -109,7 +109,10 @@ def _bar(shown: View) -> str:
 
 
 def _figures(shown: View, drawn: Sequence[Curve]) -> str:
-    """Charts and the table of numbers, side by side where there is room, each of a height of its own."""
+    """Charts and the table of numbers, side by side where there is room, each of a height of its own.
+
+    A chart for which there is no room is whole below the others, where one can scroll to it.
+    """
     pictures = "".join(
         f'<div style="flex:0 0 auto">{chart_svg(chart)}</div>'
         for chart in _first_loss(charts(drawn))[:_MOST_CHARTS]
@@ -119,8 +122,8 @@ def _figures(shown: View, drawn: Sequence[Curve]) -> str:
             f'<div style="{FAINT};align-self:center;padding-left:40px">curves come with the first steps</div>'
         )
     left = (
-        f'<div style="flex:1 1 {WIDTH + 8}px;min-width:0;height:{HEIGHT + 4}px;display:flex;gap:16px;overflow-x:auto;'
-        f'overflow-y:hidden">{pictures}</div>'
+        f'<div style="flex:1 1 {2 * WIDTH + 24}px;min-width:0;height:{HEIGHT + 4}px;display:flex;flex-wrap:wrap;gap:16px;'
+        f'overflow-x:hidden;overflow-y:auto">{pictures}</div>'
         if pictures
         else ""
     )

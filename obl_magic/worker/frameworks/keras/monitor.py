@@ -46,8 +46,8 @@ class Fit:
         began_s: since when speed is measured, by ``perf_counter``.
         began_step: since which step.
         looked: whether there was a first look.
-        looking_since: when the second stretch began, by ``perf_counter``.
-        looking_from: at which step it began.
+        looked_s: when the last look ended, by ``perf_counter``.
+        looked_step: at which step that was.
     """
 
     epochs: int
@@ -62,8 +62,8 @@ class Fit:
     began_s: float = field(default_factory=time.perf_counter)
     began_step: int = 0
     looked: bool = False
-    looking_since: float = 0.0
-    looking_from: int = 0
+    looked_s: float = 0.0
+    looked_step: int = 0
 
 
 class Monitor:
@@ -136,13 +136,14 @@ class Monitor:
         """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop."""
         now = time.perf_counter()
         if not fit.looked:  # what came before was building and tracing
-            fit.looked, fit.looking_since, fit.looking_from = True, now, fit.stepped
+            fit.looked = True
             wish = FIRST_GAP
-        else:
-            step_s = (now - fit.looking_since) / max(1, fit.stepped - fit.looking_from)
+        else:  # at the pace of the last stretch, since ranks that get slow are still to stop soon
+            step_s = (now - fit.looked_s) / max(1, fit.stepped - fit.looked_step)
             gap_s = min(max(PROGRESS_EVERY_S, cost_s / _CHEAP_SHARE), SOON_S)
             wish = max(1, int(gap_s / max(step_s, 1e-6)))
             self._checksum.adapt(step_s)
+        fit.looked_s, fit.looked_step = now, fit.stepped
         if self._reporter.stop_asked:
             wish = -1
         if self._world.size == 1:
