@@ -10,6 +10,7 @@ import re
 from types import FunctionType
 from typing import Any
 
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -320,10 +321,16 @@ def _look_after_the_server(result: Any) -> None:
 
 
 def _offered(shell: InteractiveShell) -> Any:
-    def oblivious_options(text: str) -> list[str]:
-        """What may follow in a line of the magic; IPython completes the word ``text``."""
-        line = str(shell.Completer.text_until_cursor)
-        return completions(line, _there_is(shell)) if re.match(r"%%?oblivious\s", line) else []
+    @context_matcher()
+    def oblivious_options(context: CompletionContext) -> SimpleMatcherResult:
+        """What may follow in a line of the magic, and there nothing else: no Python name, no file."""
+        line = context.text_until_cursor
+        words = completions(line, _there_is(shell)) if re.match(r"%%?oblivious\s", line) else []
+        return {
+            "completions": [SimpleCompletion(word, type="magic") for word in words],
+            "suppress": bool(words),
+            "matched_fragment": line.rpartition(" ")[2],
+        }
 
     return oblivious_options
 

@@ -78,7 +78,7 @@ def completions(before: str, there: Offers = Offers()) -> list[str]:
     }
     last = flags.get(words[-1]) if words else None
     taken = _taken(last, there) if last else ()
-    if not taken and before.startswith("%oblivious") and len(words) in (1, 2):
+    if not taken and before.startswith("%oblivious") and len(words) in (1, 2) and not begun.startswith("-"):
         taken = there.words if len(words) == 1 else there.runs if words[1] in OF_RUNS else ()
     if taken:
         return [word for word in taken if word.startswith(begun)]

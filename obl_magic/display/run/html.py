@@ -121,8 +121,9 @@ def _figures(shown: View, drawn: Sequence[Curve]) -> str:
         pictures = (
             f'<div style="{FAINT};align-self:center;padding-left:40px">curves come with the first steps</div>'
         )
+    both = 2 * WIDTH + 24
     left = (
-        f'<div style="flex:1 1 {2 * WIDTH + 24}px;min-width:0;height:{HEIGHT + 4}px;display:flex;flex-wrap:wrap;gap:16px;'
+        f'<div style="flex:1 1 {both}px;min-width:0;height:{HEIGHT + 4}px;display:flex;flex-wrap:wrap;gap:16px;'
         f'overflow-x:hidden;overflow-y:auto">{pictures}</div>'
         if pictures
         else ""
