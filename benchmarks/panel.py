@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import tempfile
 import time
@@ -12,11 +14,12 @@ from ratios import Goal, Line
 
 from obl_magic import rundir
 from obl_magic.display.notebook import NotebookDisplay
-from obl_magic.events.event import Metric, Progress, Started, to_json
+from obl_magic.events.event import Log, Metric, Progress, Started, to_json
 from obl_magic.rundir.record import RunRecord
 from obl_magic.runs.run import Ledger
 
 RANKS, EPOCHS, SECONDS, NUMBERS_A_SECOND, LOOKS_A_SECOND = 8, 1000, 10, 100, 10
+PRINTED, STRETCH = 10_000, 1_000
 NAMES = ("loss", "val_loss", "accuracy", "val_accuracy", "mae", "val_mae")
 
 
@@ -38,15 +41,18 @@ class Counted:
 
 def measure(quick: bool) -> list[Line]:
     """The lines of the table."""
-    redraws, kilobytes, rates, shares = [], [], [], []
+    redraws, kilobytes, rates, shares, slower, printed_us = [], [], [], [], [], []
     for _ in range(2 if quick else 5):
         with tempfile.TemporaryDirectory() as folder:
             redraw_ms, kb = _redraw(_ledger(Path(folder) / "a"))
             rate, share = _while_numbers_come(_ledger(Path(folder) / "b"))
+            first_us, last_us = _while_ranks_print(_ledger(Path(folder) / "c"))
         redraws.append(redraw_ms)
         kilobytes.append(kb)
         rates.append(rate)
         shares.append(share)
+        slower.append(last_us / first_us)
+        printed_us.append(last_us)
     what = f"a redraw after {EPOCHS:,} epochs of {len(NAMES)} metrics on {RANKS} ranks"
     return [
         Line(what, "ms", tuple(redraws), Goal("at most", 5)),
@@ -55,6 +61,11 @@ def measure(quick: bool) -> list[Line]:
         Line(
             f"share of a core: {RANKS} ranks x {NUMBERS_A_SECOND} numbers a second, read, kept and shown", "%",
             tuple(shares), Goal("at most", 2),
+        ),
+        Line(f"a printed line, read, kept and shown, after {PRINTED:,} of them", "us", tuple(printed_us)),
+        Line(
+            f"the last {STRETCH:,} of {PRINTED:,} printed lines to the first", "ratio",
+            tuple(slower), Goal("at most", 1.25),
         ),
     ]  # fmt: skip
 
@@ -111,3 +122,25 @@ def _while_numbers_come(ledger: Ledger) -> tuple[float, float]:
     used_s = time.process_time() - began
     ledger.close()
     return (len(shown.sizes) - 1) / SECONDS, 100 * used_s / SECONDS
+
+
+def _while_ranks_print(ledger: Ledger) -> tuple[float, float]:
+    """Microseconds that a line costs, (among the first, among the last), where all ranks print much."""
+    display, _ = _display(0.0)
+    costs = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for stretch in range(PRINTED // STRETCH):
+            printed = [
+                Log(at % RANKS, 1.0 + stretch, "stdout", f"step {stretch * STRETCH + at}: loss 0.123\n")
+                for at in range(STRETCH)
+            ]
+            lines = [to_json(log) for log in printed]
+            began = time.process_time()
+            for at, (log, line) in enumerate(zip(printed, lines, strict=True)):
+                ledger.take(line)
+                if log.rank == 0:
+                    display.text(log.rank, log.stream, log.text, many=False)
+                display.update(ledger.state, ledger.rows, 1.0 + stretch + at / STRETCH)
+            costs.append(1e6 * (time.process_time() - began) / STRETCH)
+    ledger.close()
+    return costs[0], costs[-1]

@@ -3,6 +3,9 @@
 Elements in the order in which threads finish, or random numbers in the order in which threads draw them, would be other
 batches on each rank. A file cache, a snapshot or a saved
 dataset has one writer, rank 0; what other ranks write goes to a folder of theirs and is gone with the run.
+
+Nothing tunes itself while it runs: where ranks share processors, the end of an iterator may wait for its tuner as long
+as there are between two tunings, up to a minute (``CancellationManager`` wakes it before it says why).
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Pipelines:
         for name in ("map", "batch", "interleave"):
             patches.replace(_Dataset, name, self._in_order)
         patches.replace(_Dataset, "with_options", self._options)
+        patches.replace(_Dataset, "__iter__", self._untuned)
         for name in ("cache", "snapshot", "save"):
             patches.replace(_Dataset, name, self._own_file)
 
@@ -94,6 +98,16 @@ class Pipelines:
             return original(dataset, options, *args, **kwargs)
 
         return _named(with_options, original)
+
+    def _untuned(self, original: Any) -> Any:
+        def __iter__(dataset: Any) -> Any:
+            if tf.executing_eagerly() and dataset.options().autotune.enabled is None:
+                options = tf.data.Options()
+                options.autotune.enabled = False
+                dataset = dataset.with_options(options)
+            return original(dataset)
+
+        return _named(__iter__, original)
 
     def _own_file(self, original: Any) -> Any:
         """Rank 0 writes where the user said; a file cache that is there already is read by all."""
