@@ -225,6 +225,7 @@ OF_TENSORFLOW: Rows = {
         ("batch", "self, deterministic", "pipelines.py", "order is kept"),
         ("interleave", "self, deterministic", "pipelines.py", "order is kept"),
         ("with_options", "self, options", "pipelines.py", "order is kept"),
+        ("__iter__", "self", "pipelines.py", "nothing tunes itself meanwhile"),
         ("cache", "self, filename", "pipelines.py", "a file of each rank's own"),
         ("snapshot", "self, path", "pipelines.py", "a folder of each rank's own"),
         ("save", "self, path", "pipelines.py", "a folder of each rank's own"),
