@@ -140,7 +140,7 @@ def _dots(places: Sequence[Dot], colour: str, width: float = 5) -> str:
         places,
         "h0",
         _MOST_DOTS,
-        f'stroke="{colour}" stroke-opacity=".6" stroke-width="{width:g}" stroke-linecap="round"',
+        f'stroke="{colour}" stroke-opacity=".85" stroke-width="{width:g}" stroke-linecap="round"',
     )
 
 

@@ -31,6 +31,8 @@ from obl_magic.rundir.record import RunRecord
 
 _MOST_CHARTS = 6
 _MOST_ROWS = 40
+_TABLE_HEIGHT = 134
+"""In pixels: five metrics, the usual number at most; to more one scrolls."""
 _CELL = f"{FIRST};padding-left:14px"
 _MOST_TRACEBACK_LINES = 60
 
@@ -83,7 +85,7 @@ def _upper(shown: View, drawn: Sequence[Curve]) -> tuple[str, ...]:
     if shown.status.word in ("succeeded", "interrupted"):  # the phrase says where that was
         where = where[2:]
     if over:  # nothing moves any more
-        where = [place for place in where if place[0]]
+        where = [(text, 0) for text, _ in where if text]
     return (
         headline(shown.function, shown.status, *where),
         _bar(shown),
@@ -150,7 +152,7 @@ def _table(drawn: Sequence[Curve], beside: str) -> str:
     body = "".join(_row(curve) for curve in drawn[:_MOST_ROWS])
     more = len(drawn) - _MOST_ROWS
     rest = f'<div style="{FAINT}">and {more:,} more metrics</div>' if more > 0 else ""
-    height = f"height:{HEIGHT + 4}px;" if beside else ""
+    height = f"height:{_TABLE_HEIGHT}px;" if beside else ""
     return (
         f'<div style="flex:0 1 360px;{height}overflow:auto">'
         '<table style="border-collapse:collapse;border:0;margin:0;table-layout:auto;width:auto">'

@@ -93,7 +93,8 @@ def _side_by_side(shown: StudyView, pictures: Sequence[str]) -> str:
         return ""
     height = 68 + 20 * min(shown.planned - 1, MOST_BARS) if shown.planned > 1 else 184
     return (
-        f'<div style="display:flex;gap:10px 16px;margin:8px 0;height:{height}px;overflow-x:auto;overflow-y:hidden">'
+        f'<div style="display:flex;flex-wrap:wrap;gap:10px 16px;margin:8px 0;height:{height}px;overflow-x:hidden;'
+        f'overflow-y:auto">'
         f"{inside}</div>"
     )
 
