@@ -12,7 +12,7 @@ from obl_magic.display.run.view import number, shorten
 
 WIDTH, HEIGHT = 332, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 84, 30, 24
-_MOST_POINTS = 240
+_MOST_POINTS = 140
 _LABEL_GAP = 14.0
 
 
