@@ -21,7 +21,7 @@ COMPILE := $(UV) pip compile --quiet --no-config --universal --python-version 3.
   --custom-compile-command "make lock"
 comma := ,
 
-.PHONY: setup lab demo demos notebooks test test-fast test-newest test-lowest wheel faults lint format bench options docs doctor lock clean
+.PHONY: setup lab demo demos notebooks test test-fast test-newest test-lowest wheel faults lint format bench options pictures docs doctor lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(INSTALLED)
@@ -110,6 +110,13 @@ docs: options
 	test -x $(BUILD)/docs/bin/mkdocs || { $(PYTHON) -m venv $(BUILD)/docs && \
 	  $(BUILD)/docs/bin/python -m pip install --quiet --disable-pip-version-check $(DOCS); }
 	NO_MKDOCS_2_WARNING=1 $(BUILD)/docs/bin/mkdocs build --strict --quiet --site-dir $(abspath $(BUILD)/site)
+
+# The pictures of README and docs, by the tests in a real browser: what they show is what was tested.
+PICTURES = run-lab-middle run-lab-end run-dark-end run-notebook-end narrow-end search-end ablation-end failure-end
+pictures: setup
+	OBL_SCREENSHOTS=$(abspath $(BUILD)/pictures) $(PY) -m pytest -q tests/browser/test_browser.py
+	mkdir -p docs/pictures
+	cp $(PICTURES:%=$(BUILD)/pictures/%.png) docs/pictures
 
 doctor: setup
 	$(PY) -m obl_magic doctor

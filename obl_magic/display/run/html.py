@@ -123,14 +123,14 @@ def _figures(shown: View, drawn: Sequence[Curve]) -> str:
         pictures = (
             f'<div style="{FAINT};align-self:center;padding-left:40px">curves come with the first steps</div>'
         )
-    both = 2 * WIDTH + 24
+    both = 2 * WIDTH + 8
     left = (
-        f'<div style="flex:1 1 {both}px;min-width:0;height:{HEIGHT + 4}px;display:flex;flex-wrap:wrap;gap:16px;'
+        f'<div style="flex:1 1 {both}px;min-width:0;height:{HEIGHT + 4}px;display:flex;flex-wrap:wrap;gap:8px;'
         f'overflow-x:hidden;overflow-y:auto">{pictures}</div>'
         if pictures
         else ""
     )
-    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 24px;margin:8px 0">{left}{_table(drawn, pictures)}</div>'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 14px;margin:8px 0">{left}{_table(drawn, pictures)}</div>'
 
 
 def _first_loss(drawn: Sequence[Chart]) -> list[Chart]:
