@@ -35,6 +35,7 @@ def run(
     stall_timeout: float | None = ...,
     retries: int = ...,
     min_workers: int | None = ...,
+    checkpoint_every: float | str | None = ...,
     params: Source | None = ...,
     init_from: Source | None = ...,
     resume: str | None = ...,
@@ -78,6 +79,10 @@ def run(
         min_workers: restarts may have fewer ranks, at least so many. A rank or a host that is lost is not
             waited for: the next world takes what is left, with the same numbers. Without it a restart has as
             many as before.
+        checkpoint_every: keep where a fit is inside long epochs, too. Seconds, or with a unit: `30s`, `5m`,
+            `1h`. A run with `retries`, and `resume`, go on at the step that was kept last. For arrays,
+            PyDatasets and `tf.data` whose length is known; what is behind in the epoch is read again, not
+            computed.
         params: hyperparameters of an earlier search or run. `"best"` (of the newest search), a search or a
             run, or the name or id of one; `args` go before.
         init_from: initial weights from an earlier search or run. Named as for `params`.

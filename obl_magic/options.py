@@ -8,6 +8,7 @@ the stub that editors read, the options of the magic and of the command line, co
 from __future__ import annotations
 
 import difflib
+import re
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -29,6 +30,9 @@ SAMPLERS = ("tpe", "random", "grid", "cmaes", "gp", "nsga2")
 PRUNERS = ("none", "median", "asha", "hyperband")
 PROVES = ("auto", "off")
 """Whether steps with code of the user's prove themselves."""
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""Seconds of each unit of a time."""
 
 VERIFY_STEPS = 3
 """What ``--verify`` without a number compares."""
@@ -133,6 +137,18 @@ def _seconds(name: str, value: Any) -> float:
     return seconds
 
 
+def _duration(name: str, value: Any) -> float:
+    """The check of a time, as a number of seconds or with a unit."""
+    written = re.fullmatch(r"(\d+\.?\d*)([smh]?)", value.strip()) if isinstance(value, str) else None
+    seconds = float(written[1]) * _UNITS[written[2]] if written else value
+    try:
+        return _seconds(name, seconds)
+    except UsageProblem:
+        raise UsageProblem(
+            f"{name}={value!r}", "seconds, or a time like 30s, 5m, 1h", f"{name}='5m'"
+        ) from None
+
+
 def _one_of(choices: tuple[str, ...], expected: str, example: str) -> Callable[[str, Any], str]:
     """The check of a word."""
 
@@ -227,6 +243,12 @@ class RunOptions:
         None, "restarts may have fewer ranks, at least so many: --min-workers 2", calls=(RUN,), read=int,
         told=True, check=_whole(1, "a whole number of ranks", 2), more="A rank or a host that is lost is not waited "
         "for: the next world takes what is left, with the same numbers. Without it a restart has as many as before.",
+    )  # fmt: skip
+    checkpoint_every: float | str | None = option(
+        None, "keep where a fit is inside long epochs, too: --checkpoint-every 5m", calls=(RUN,), told=True,
+        check=_duration, more="Seconds, or with a unit: `30s`, `5m`, `1h`. A run with `retries`, and `resume`, go on "
+        "at the step that was kept last. For arrays, PyDatasets and `tf.data` whose length is known; what is behind "
+        "in the epoch is read again, not computed.",
     )  # fmt: skip
     params: Source | None = option(
         None, "hyperparameters of an earlier search or run: --params best", group=FROM, told=True,
@@ -327,6 +349,7 @@ class RunOptions:
             batch=self.batch, lr_scale=self.lr_scale, warmup_epochs=self.warmup_epochs,
             sync_batchnorm=self.sync_batchnorm, prove=self.verify not in ("off", False),
             keep_each_epoch=self.retries > 0,
+            keep_every_s=None if self.checkpoint_every is None else float(self.checkpoint_every),
         )  # fmt: skip
 
     @property

@@ -123,6 +123,7 @@ class Settings:
         sync_batchnorm: batch normalisation over the global batch.
         prove: model calls that are shared over the ranks are computed whole, too, now and then, and compared.
         keep_each_epoch: write every epoch of a fit down, so that another world can go on from it.
+        keep_every_s: seconds after which a fit is written down inside an epoch, too, or None.
         goes_on: begin where an earlier world has left the function.
         stop_after: steps after which the function is stopped and its state recorded (a verification), or None.
         keep_weights: keep the model's weights of the best epoch.
@@ -137,6 +138,7 @@ class Settings:
     sync_batchnorm: bool = True
     prove: bool = True
     keep_each_epoch: bool = False
+    keep_every_s: float | None = None
     goes_on: bool = False
     stop_after: int | None = None
     keep_weights: bool = False

@@ -62,13 +62,18 @@ class Adapter:
         self._writer = OneWriter(world)
         self._noise = Gradients()
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        self._monitor = Monitor(world, reporter, settings, exact, self._checksum, self._same, self._noise)
+        kept = Checkpoints(
+            world, folder, settings.goes_on, settings.keep_each_epoch, settings.keep_every_s, reporter.note
+        )
+        self._monitor = Monitor(
+            world, reporter, settings, exact, self._checksum, self._same, self._noise, kept.is_due
+        )
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
         parts = Parts(
             world=world, state=self._state, reporter=reporter, settings=settings, exact_logs=exact,
             checksum=self._checksum, monitor=self._monitor, rate=self._rate, writer=self._writer,
-            checkpoints=Checkpoints(world, folder, settings.goes_on, settings.keep_each_epoch),
+            checkpoints=kept, counts_apart=self._steps.counts_apart,
             best=self._best, initial=self._initial,
         )  # fmt: skip
         self._hooks = CallbackHooks(parts)

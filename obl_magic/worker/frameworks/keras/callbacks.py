@@ -12,13 +12,15 @@ import keras
 from keras.src import utils
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.callbacks.callback_list import CallbackList
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from obl_magic.events.event import Metric
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import state as states
-from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints, Kept
+from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints, Kept, pass_over, remaining
 from obl_magic.worker.frameworks.keras.checksum import Checksum
+from obl_magic.worker.frameworks.keras.metrics import combined
 from obl_magic.worker.frameworks.keras.monitor import Fit, Monitor, numbers
 from obl_magic.worker.frameworks.keras.rates import ScaledRate
 from obl_magic.worker.frameworks.keras.saving import OneWriter
@@ -50,6 +52,7 @@ class Parts:
         rate: the factor on learning rates.
         writer: is told when callbacks run.
         checkpoints: keeps where fits are, and leads them there.
+        counts_apart: of a model, the metric variables in which each rank counts its own rows only.
         best: keeps the best epoch's weights.
         initial: gives the first model its weights.
     """
@@ -64,6 +67,7 @@ class Parts:
     rate: ScaledRate
     writer: OneWriter
     checkpoints: Checkpoints
+    counts_apart: Callable[[Any], list[Any]]
     best: BestWeights
     initial: InitialWeights
 
@@ -118,6 +122,13 @@ class CallbackHooks:
         patches.replace(CallbackList, "on_test_batch_end", self._test_batch_end)
         patches.replace(CallbackList, "on_predict_batch_end", self._predict_batch_end)
         patches.replace(TensorFlowTrainer, "_maybe_symbolic_build", self._note_iterator)
+        patches.replace(EpochIterator, "_enumerate_iterator", self._remaining)
+
+    def _remaining(self, original: Any) -> Any:
+        def _enumerate_iterator(epochs: Any) -> Any:
+            return remaining(epochs, original(epochs))
+
+        return _enumerate_iterator
 
     def _test_begin(self, original: Any) -> Any:
         def on_test_begin(lists: Any, logs: Any = None) -> None:
@@ -187,15 +198,21 @@ class CallbackHooks:
                 model._initial_epoch = None if restored < 0 else restored
                 self._name_deviations(model)
             batch = None if iterator is None else iterator.data_adapter.batch_size
-            callbacks._obl.fit = fit = Fit(params.get("epochs") or 1, params.get("steps"), batch)
+            callbacks._obl.fit = fit = Fit(
+                params.get("epochs") or 1, params.get("steps"), batch, data=iterator
+            )
+            self._parts.checkpoints.begin(model)
             if kept is not None:
                 fit.epoch, fit.stepped, fit.next_look = kept.epoch - 1, kept.stepped, kept.stepped + 1
+                if kept.batch and iterator is not None:
+                    fit.enters = kept
+                    pass_over(iterator, kept)
 
         return on_train_begin
 
     def _begin_from_weights(self, model: Any, iterator: Any, kept: Kept | None) -> None:
         """Gives the first model its weights before its callbacks begin, as if it had been built with them."""
-        values_wait = kept is not None or self._parts.initial.pending
+        values_wait = kept is not None or self._parts.initial.pending or self._parts.checkpoints.looks_inside
         if values_wait and self._world.size == 1 and iterator is not None:  # several ranks have built
             build_if_possible(model, iterator._distributed_dataset.element_spec)
         if kept is None:
@@ -220,10 +237,25 @@ class CallbackHooks:
                 self._parts.rate.at(epoch, 0, fit.steps)
             with self._parts.writer.in_callbacks():
                 original(callbacks, epoch, logs)
-            if "on_epoch_begin" in callbacks._obl.users:
+            if fit is not None and fit.enters is not None:
+                self._enter(callbacks, fit)
+            elif "on_epoch_begin" in callbacks._obl.users:
                 self._agree(callbacks)
 
         return on_epoch_begin
+
+    def _enter(self, callbacks: Any, fit: Fit) -> None:
+        """Goes on inside an epoch, which its callbacks have begun once more."""
+        kept, fit.enters = fit.enters, None
+        assert kept is not None
+        self._parts.checkpoints.enter(kept, callbacks)
+        model = callbacks.model
+        if self._world.size > 1:
+            with self._world.purpose("go on inside an epoch"):
+                together = [] if self._parts.counts_apart(model) else model.metrics_variables
+                self._state.agree([*states.variables_of(model), *together], 0)
+        fit.step = kept.batch
+        self._parts.rate.at(fit.epoch, fit.step, fit.steps)
 
     def _batch_begin(self, original: Any) -> Any:
         def on_train_batch_begin(callbacks: Any, batch: int, logs: Any = None) -> None:
@@ -254,6 +286,10 @@ class CallbackHooks:
                 model.stop_training = self._state.any(_asked(model, "stop_training"))
                 self._state.broadcast(_learning_rate(model))
             self._parts.rate.at(fit.epoch, fit.step, fit.steps)
+            if fit.keeps:
+                fit.keeps = False
+                with combined(self._world, self._parts.counts_apart(model)):
+                    self._parts.checkpoints.keep_inside(callbacks, fit.epoch, fit.stepped, fit.step, fit.data)
             self._parts.monitor.show(fit)
             return None
 

@@ -2,15 +2,16 @@
 
 The function runs again from its top, unchanged. Each of its fits, in order, finds what the earlier world kept of it:
 weights, optimizer, epoch, history, the state of its callbacks and of Python's and NumPy's random numbers. The data of
-epochs that were done are drawn again without being trained on, so that shuffles come out as they would have.
+epochs that were done are drawn again without being trained on, so that shuffles come out as they would have; so are the
+first batches of an epoch in which it was kept.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from obl_magic.worker.frameworks.keras.state import variables_of
 CHEAP_SHARE = 0.005
 """Of the time, that keeping may cost where nobody asked for restarts."""
 SELDOM_S = 10.0
+WHOLE_EPOCHS = "this fit is kept after whole epochs only: {why}"
 _FRAMEWORKS_OWN = {"_model", "params", "_params", "_saved_model"}
 
 
@@ -38,6 +40,10 @@ class Kept:
         done: the fit has ended.
         values: arrays of the model's and the optimizer's variables.
         names: what they belong to.
+        batch: steps done of the epoch under way; 0 where it was kept at the end of one.
+        counted: what the metrics of all ranks have counted in that epoch, the arrays of their variables.
+        counts: what these belong to.
+        began: states of Python's and NumPy's random generators when that epoch's data began.
         callbacks: (class, attributes) of each callback.
         python: states of their random generators.
         numpy: states of their random generators.
@@ -51,6 +57,10 @@ class Kept:
     callbacks: list[tuple[str, dict[str, Any]]] = field(repr=False)
     python: Any = field(repr=False)
     numpy: Any = field(repr=False)
+    batch: int = 0
+    counted: list[Any] = field(default_factory=list, repr=False)
+    counts: list[str] = field(default_factory=list, repr=False)
+    began: Any = field(default=None, repr=False)
 
 
 class Checkpoints:
@@ -61,10 +71,23 @@ class Checkpoints:
         folder: the run's folder, or None: nothing is kept.
         goes_on: an earlier world may have kept something.
         each_epoch: keep every epoch, whatever it costs; else only as often as costs little.
+        every_s: seconds after which a fit is kept inside an epoch, too, or None.
+        note: says a sentence about the run.
     """
 
-    def __init__(self, world: Collectives, folder: RunDir | None, goes_on: bool, each_epoch: bool) -> None:
+    def __init__(
+        self,
+        world: Collectives,
+        folder: RunDir | None,
+        goes_on: bool,
+        each_epoch: bool,
+        every_s: float | None,
+        note: Callable[[str, str], None],
+    ) -> None:
         self._world, self._folder, self._each_epoch = world, folder, each_epoch
+        self._every_s = None if folder is None else every_s
+        self._note = note
+        self._counts: list[str] = []
         self._goes_on = goes_on
         self._number = 0
         self._kept_s, self._cost_s = time.perf_counter(), 0.0
@@ -103,16 +126,62 @@ class Checkpoints:
         for _ in range(model._initial_epoch or 0, kept.epoch):
             _draw_an_epoch(iterator)
         model._initial_epoch = kept.epoch
-        random.setstate(kept.python)
-        np.random.set_state(kept.numpy)
+        _chance((kept.python, kept.numpy))
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether fits are to be kept inside epochs, too; so their metrics must be built before the first step."""
+        return self._every_s is not None
+
+    def begin(self, model: Any) -> None:
+        """A fit begins, and its model is built, if that is possible before its first step."""
+        self._counts = _names(model.metrics_variables)
+
+    def is_due(self, model: Any, step: int, steps: int | None) -> bool:
+        """Whether a fit is to be kept now that an epoch has come to a step; rank 0 decides.
+
+        Args:
+            model: that is fitted.
+            step: steps done of the epoch.
+            steps: of the epoch, or None.
+        """
+        if self._every_s is None or time.perf_counter() - self._kept_s < self._every_s:
+            return False
+        if steps is None:
+            self._note("whole-epochs", WHOLE_EPOCHS.format(why="how long an epoch is, is not known"))
+            return False
+        if _names(model.metrics_variables) != self._counts:
+            self._note("whole-epochs", WHOLE_EPOCHS.format(why="the model is built by its own first step"))
+            return False
+        return step < steps
+
+    def keep_inside(self, callbacks: Any, epoch: int, stepped: int, batch: int, data: Any) -> None:
+        """Writes down where a fit is inside an epoch; on rank 0, whose metrics have counted what all ranks have.
+
+        Args:
+            callbacks: Keras' list of them.
+            epoch: epochs done.
+            stepped: optimizer steps done.
+            batch: of these, steps of the epoch under way.
+            data: Keras' epoch iterator.
+        """
+        if self._world.rank == 0:
+            self._write(callbacks, epoch, stepped, done=False, batch=batch, began=data._obl_began)
 
     def keep(self, callbacks: Any, epoch: int, stepped: int, done: bool) -> None:
-        """Writes down where a fit is, if that is due; on rank 0."""
-        now = time.perf_counter()
+        """Writes down where a fit is after an epoch, if that is due; on rank 0."""
         wait = 0.0 if self._each_epoch else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
-        if self._folder is None or self._world.rank != 0 or now - self._kept_s < wait:
+        if self._folder is None or self._world.rank != 0 or time.perf_counter() - self._kept_s < wait:
             return
+        self._write(callbacks, epoch, stepped, done)
+
+    def _write(
+        self, callbacks: Any, epoch: int, stepped: int, done: bool, batch: int = 0, began: Any = None
+    ) -> None:
+        assert self._folder is not None
+        began_s = time.perf_counter()
         variables = variables_of(callbacks.model)
+        counting = callbacks.model.metrics_variables if batch else []
         kept = Kept(
             epoch, stepped, done, [variable.numpy() for variable in variables], _names(variables),
             [
@@ -121,11 +190,28 @@ class Checkpoints:
                 if not isinstance(callback, keras.callbacks.CSVLogger)  # its file remembers
             ],
             random.getstate(), np.random.get_state(),
+            batch, [variable.numpy() for variable in counting], _names(counting), began,
         )  # fmt: skip
         self._folder.checkpoint(self._number).parent.mkdir(mode=0o700, exist_ok=True)
         self._folder.write_bytes(self._folder.checkpoint(self._number), payload.dumps(kept))
         self._kept_s = time.perf_counter()
-        self._cost_s = self._kept_s - now
+        self._cost_s = self._kept_s - began_s
+
+    def enter(self, kept: Kept, callbacks: Any) -> None:
+        """Makes an epoch that has begun what it was when it was kept; the variables on rank 0.
+
+        Raises:
+            NotOblivious: the model is not the one that was kept.
+        """
+        self._restore(kept, callbacks)
+        counting = callbacks.model.metrics_variables
+        if kept.counts != _names(counting):
+            raise NotOblivious(
+                f"the checkpoint of fit {self._number} holds other metrics than the fit has now",
+                "run it anew, without resuming, or compile the same metrics",
+            )
+        for variable, value in zip(counting, kept.counted, strict=False):
+            variable.assign(value)
 
     def _restore(self, kept: Kept, callbacks: Any) -> None:
         variables = variables_of(callbacks.model)
@@ -145,7 +231,41 @@ class Checkpoints:
 
 
 def _without_values(kept: Kept) -> Kept:
-    return Kept(kept.epoch, kept.stepped, kept.done, [], kept.names, kept.callbacks, kept.python, kept.numpy)
+    return replace(kept, values=[], counted=[])
+
+
+def pass_over(iterator: Any, kept: Kept) -> None:
+    """The next epoch that is read from an iterator begins after the batches that were done of it."""
+    iterator._obl_done = kept
+
+
+def remaining(epochs: Any, steps: Iterable[tuple[int, int, Any]]) -> Iterator[tuple[int, int, Any]]:
+    """The steps of an epoch that are left to do; the data of those that were done are drawn and forgotten.
+
+    Args:
+        epochs: Keras' epoch iterator.
+        steps: (first, last, iterator over batches) of each of its steps.
+    """
+    kept: Kept | None = vars(epochs).pop("_obl_done", None)
+    if kept is not None:
+        _chance(kept.began)
+    epochs._obl_began = random.getstate(), np.random.get_state()
+    for first, last, batches in steps:
+        if kept is not None and first < kept.batch:
+            for _ in range(first, last + 1):
+                next(batches, None)
+            continue
+        if kept is not None:
+            _chance((kept.python, kept.numpy))
+            kept = None
+        yield first, last, batches
+
+
+def _chance(states: tuple[Any, Any]) -> None:
+    """Gives Python's and NumPy's random generators these states."""
+    python, numpy = states
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
 def _draw_an_epoch(iterator: Any) -> None:

@@ -18,6 +18,7 @@ from obl_magic.events.event import Metric, Progress
 from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.checkpoints import Kept
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.noise import Gradients
 from obl_magic.worker.frameworks.keras.same_data import SameData
@@ -41,6 +42,9 @@ class Fit:
         step: the current one of the epoch, from 0.
         stepped: optimizer steps so far.
         logs: last exact logs.
+        data: Keras' epoch iterator, or None.
+        keeps: it is to be kept after this step.
+        enters: what was kept of an epoch in which it goes on, until it is there.
         next_look: step at which the logs are made exact for display next.
         shown_s: when progress was last shown.
         began_s: since when speed is measured, by ``perf_counter``.
@@ -57,6 +61,9 @@ class Fit:
     step: int = 0
     stepped: int = 0
     logs: dict[str, float] = field(default_factory=dict)
+    data: Any = None
+    keeps: bool = False
+    enters: Kept | None = None
     next_look: int = 1
     shown_s: float = 0.0
     began_s: float = field(default_factory=time.perf_counter)
@@ -77,6 +84,7 @@ class Monitor:
         checksum: compares the ranks' weights.
         same: compares what they have read.
         gradients: of a verification.
+        is_due: whether a fit is to be kept, by its model, its step and the steps of its epoch.
     """
 
     def __init__(
@@ -88,9 +96,11 @@ class Monitor:
         checksum: Checksum,
         same: SameData,
         gradients: Gradients,
+        is_due: Callable[[Any, int, int | None], bool],
     ) -> None:
         self._world, self._reporter, self._settings, self._same = world, reporter, settings, same
         self._exact_logs, self._checksum, self._gradients = exact_logs, checksum, gradients
+        self._is_due = is_due
         self._verified: list[dict[str, float]] = []
 
     def look(self, model: Any, fit: Fit, logs: Any, always: bool) -> Any:
@@ -114,7 +124,11 @@ class Monitor:
             if self._world.size > 1:
                 self._same.compare()
                 self._checksum.look(model.trainable_variables, fit.stepped)
-            fit.next_look = fit.stepped + self._steps_until_next(fit, time.perf_counter() - began)
+            fits = (
+                self._reporter.rank == 0 and fit.data is not None
+            )  # rather than a loop with Keras' list of callbacks
+            due = fits and self._is_due(model, fit.step, fit.steps)
+            fit.next_look = fit.stepped + self._steps_until_next(fit, due, time.perf_counter() - began)
             if fit.next_look < fit.stepped:
                 self._reporter.stop_asked = True
                 raise KeyboardInterrupt
@@ -132,8 +146,11 @@ class Monitor:
         weights = {name: variable.numpy() for name, variable in named.items()}
         return Verified(self._verified, weights, self._gradients.noise(named))
 
-    def _steps_until_next(self, fit: Fit, cost_s: float) -> int:
-        """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop."""
+    def _steps_until_next(self, fit: Fit, keeps: bool, cost_s: float) -> int:
+        """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop.
+
+        And whether the fit is kept now.
+        """
         now = time.perf_counter()
         if not fit.looked:  # what came before was building and tracing
             fit.looked = True
@@ -146,10 +163,11 @@ class Monitor:
         fit.looked_s, fit.looked_step = now, fit.stepped
         if self._reporter.stop_asked:
             wish = -1
-        if self._world.size == 1:
-            return wish
-        (agreed,) = self._world.broadcast([tf.constant(wish, tf.int64)])
-        return int(agreed)
+        if self._world.size > 1:
+            (agreed,) = self._world.broadcast([tf.constant([wish, int(keeps)], tf.int64)])
+            wish, keeps = int(agreed[0]), bool(agreed[1])
+        fit.keeps = keeps
+        return wish
 
     def show(self, fit: Fit) -> None:
         """Says where the fit is, if that was not said just now."""

@@ -75,6 +75,9 @@ OF_KERAS: Rows = {
         ),
         ("dropout", "inputs, rate, noise_shape, seed", "randomness.py", "drawn for the whole batch"),
     ),
+    "keras.src.trainers.epoch_iterator:EpochIterator": (
+        ("_enumerate_iterator", "self", "callbacks.py", "what was done of an epoch is passed over"),
+    ),
     "keras.src.backend.tensorflow.trainer:TFEpochIterator": (
         (
             "__init__",

@@ -84,6 +84,11 @@ class SharedSteps:
         with exact.combined(self._world, model.metrics_variables):
             return _with_results(model, logs)
 
+    def counts_apart(self, model: Any) -> list[Any]:
+        """The metric variables in which each rank counts its own rows only; all ranks' sum is one process's."""
+        apart = self._world.size > 1 and not self._shares_calls(model)
+        return list(model.metrics_variables) if apart else []
+
     def _shares_calls(self, model: Any) -> bool:
         """Whether a model's steps are given whole batches; decided when its functions are made."""
         return self._by_calls.get(model, False)
