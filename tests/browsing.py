@@ -198,7 +198,9 @@ class Notebook:
 
     def faintest(self, cell: int) -> tuple[float, str]:
         """(contrast, word) of what is read worst on the panel."""
-        ratio, word = self.panel(cell).evaluate(FAINTEST)
+        ratio, word = until(
+            lambda: self.panel(cell).evaluate(FAINTEST)
+        )  # none in the instant in which it is replaced
         return float(ratio), str(word)
 
     def juts_out(self, cell: int) -> list[str]:

@@ -40,13 +40,13 @@ class Kept:
         done: the fit has ended.
         values: arrays of the model's and the optimizer's variables.
         names: what they belong to.
+        callbacks: (class, attributes) of each callback.
+        python: states of their random generators.
+        numpy: states of their random generators.
         batch: steps done of the epoch under way; 0 where it was kept at the end of one.
         counted: what the metrics of all ranks have counted in that epoch, the arrays of their variables.
         counts: what these belong to.
         began: states of Python's and NumPy's random generators when that epoch's data began.
-        callbacks: (class, attributes) of each callback.
-        python: states of their random generators.
-        numpy: states of their random generators.
     """
 
     epoch: int
