@@ -1,6 +1,6 @@
 """Binder's image, built as Binder builds it: a clean environment, the locked requirements, then ``postBuild``.
 
-Each takes minutes and gigabytes, so it is built where ``OBL_BINDER=all`` asks for it: weekly in CI and before a release.
+Each takes minutes and gigabytes, so it is built where ``OBL_BINDER=all`` asks for it, as CI does every week.
 """
 
 from __future__ import annotations
