@@ -86,8 +86,8 @@ def run(
         params: hyperparameters of an earlier search or run. `"best"` (of the newest search), a search or a
             run, or the name or id of one; `args` go before.
         init_from: initial weights from an earlier search or run. Named as for `params`.
-        resume: go on with a run that did not end, or with a search. A run goes on from its last epoch that
-            was kept; of a search, what is not said is as it was.
+        resume: go on with a run that did not end, or with a search. A run goes on from where it was kept
+            last; of a search, what is not said is as it was.
         seed: base seed of every random number. Recorded in any case; a trial's is the study's and its number.
         batch: whose batch the code names, global or per-worker. `global`: the whole world's, so that 1 and N
             ranks compute the same. `per-worker`: each rank takes that many, so the global batch grows with
@@ -180,8 +180,8 @@ def search(
         params: hyperparameters of an earlier search or run. `"best"` (of the newest search), a search or a
             run, or the name or id of one; `args` go before.
         init_from: initial weights from an earlier search or run. Named as for `params`.
-        resume: go on with a run that did not end, or with a search. A run goes on from its last epoch that
-            was kept; of a search, what is not said is as it was.
+        resume: go on with a run that did not end, or with a search. A run goes on from where it was kept
+            last; of a search, what is not said is as it was.
         seed: base seed of every random number. Recorded in any case; a trial's is the study's and its number.
         batch: whose batch the code names, global or per-worker. `global`: the whole world's, so that 1 and N
             ranks compute the same. `per-worker`: each rank takes that many, so the global batch grows with

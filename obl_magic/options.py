@@ -260,7 +260,7 @@ class RunOptions:
     )  # fmt: skip
     resume: str | None = option(
         None, "go on with a run that did not end, or with a search: --resume RUN", calls=(RUN, SEARCH), group=FROM,
-        told=True, more="A run goes on from its last epoch that was kept; of a search, what is not said is as it was.",
+        told=True, more="A run goes on from where it was kept last; of a search, what is not said is as it was.",
     )  # fmt: skip
     seed: int | None = option(
         None, "base seed of every random number: --seed 1", group=FROM, read=int, told=True,

@@ -240,14 +240,14 @@ def fold(state: RunState, event: Event) -> RunState:
 
 
 def _again(event: Restarted) -> str:
-    ranks = "" if event.workers is None else f" on {event.workers} rank{'' if event.workers == 1 else 's'}"
+    ranks = "" if event.workers is None else f", on {event.workers} rank{'' if event.workers == 1 else 's'}"
     where = f" ({event.hosts})" if event.hosts else ""
     begun = (
         f"restarted after a failure ({event.cause}); it goes"
         if event.cause
         else "asked for another size: it goes"
     )
-    return f"{begun} on from the last epoch that was kept{ranks}{where}"
+    return f"{begun} on from where it was kept last{ranks}{where}"
 
 
 def _code(event: Restarted, state: RunState) -> str:

@@ -68,7 +68,7 @@ def test_a_world_goes_on_without_the_rank_that_it_lost(
     _is_as(run, undisturbed)
     assert run.ledger.state.workers == 2
     assert [world["workers"] for world in run.worlds] == [3, 2]
-    assert any("from the last epoch that was kept on 2 ranks" in note for note in run.notes)
+    assert any("from where it was kept last, on 2 ranks" in note for note in run.notes)
     assert len(run.values) == 2
 
 
