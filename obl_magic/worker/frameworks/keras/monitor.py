@@ -49,8 +49,7 @@ class Fit:
         shown_s: when progress was last shown.
         began_s: since when speed is measured, by ``perf_counter``.
         began_step: since which step.
-        looked: whether there was a first look.
-        looked_s: when the last look ended, by ``perf_counter``.
+        looked_s: when the last look ended, by ``perf_counter``; 0 before the first.
         looked_step: at which step that was.
     """
 
@@ -68,7 +67,6 @@ class Fit:
     shown_s: float = 0.0
     began_s: float = field(default_factory=time.perf_counter)
     began_step: int = 0
-    looked: bool = False
     looked_s: float = 0.0
     looked_step: int = 0
 
@@ -124,10 +122,9 @@ class Monitor:
             if self._world.size > 1:
                 self._same.compare()
                 self._checksum.look(model.trainable_variables, fit.stepped)
-            fits = (
-                self._reporter.rank == 0 and fit.data is not None
-            )  # rather than a loop with Keras' list of callbacks
-            due = fits and self._is_due(model, fit.step, fit.steps)
+            # a loop that uses Keras' list of callbacks has no data of its own, and is not kept
+            may_be_kept = self._reporter.rank == 0 and fit.data is not None
+            due = may_be_kept and self._is_due(model, fit.step, fit.steps)
             fit.next_look = fit.stepped + self._steps_until_next(fit, due, time.perf_counter() - began)
             if fit.next_look < fit.stepped:
                 self._reporter.stop_asked = True
@@ -149,11 +146,13 @@ class Monitor:
     def _steps_until_next(self, fit: Fit, keeps: bool, cost_s: float) -> int:
         """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop.
 
-        And whether the fit is kept now.
+        Args:
+            fit: is told whether it is kept now, which rank 0 decides, too.
+            keeps: what rank 0 thinks of that.
+            cost_s: seconds that this look has taken.
         """
         now = time.perf_counter()
-        if not fit.looked:  # what came before was building and tracing
-            fit.looked = True
+        if not fit.looked_s:  # what came before was building and tracing
             wish = FIRST_GAP
         else:  # at the pace of the last stretch, since ranks that get slow are still to stop soon
             step_s = (now - fit.looked_s) / max(1, fit.stepped - fit.looked_step)

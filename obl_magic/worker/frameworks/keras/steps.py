@@ -233,8 +233,7 @@ class SharedSteps:
 
     def _results(self, original: Any) -> Any:
         def _get_metrics_result_or_logs(model: Any, logs: Any) -> Any:
-            if not self._shares_calls(model):
-                exact.combine(self._world, model.metrics_variables)
+            exact.combine(self._world, self.counts_apart(model))
             return original(model, logs)
 
         return _get_metrics_result_or_logs
