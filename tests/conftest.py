@@ -52,16 +52,35 @@ LONGEST = (
 """Tests that take minutes come first, so that none is left for one process alone at the end."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first. Where CI is set, tests marked ``timing`` have a second try.
+PARTS = 4
+"""A landing (``OBL_PART=K``) tries every fourth of a file's tests that are marked ``in_turn``, four in a row all."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first, and in turn. Where CI is set, tests marked ``timing`` have a second try.
 
     Both outcomes are told; no other test has one.
     """
     items.sort(key=_turn)
+    if part := os.environ.get("OBL_PART"):
+        later = _of_other_turns(items, int(part) % PARTS)
+        items[:] = [item for item in items if item not in later]
+        config.hook.pytest_deselected(items=list(later))
     if os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("timing"):
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def _of_other_turns(items: list[pytest.Item], part: int) -> dict[pytest.Item, None]:
+    seen: dict[Path, int] = {}
+    found = {}
+    for item in (each for each in items if each.get_closest_marker("in_turn")):
+        number = seen[item.path] = seen.get(item.path, -1) + 1
+        if number % PARTS != part:
+            found[item] = None
+    return found
 
 
 def _turn(item: pytest.Item) -> int:

@@ -160,7 +160,11 @@ def _arguments() -> argparse.Namespace:
         help="each test in one of these worlds, and alone only what differs there",
     )
     asked.add_argument(
-        "--part", dest="part_of", type=_part, default=(0, 1), help="with --spread, of all tests: 0/2 or 1/2"
+        "--part",
+        dest="part_of",
+        type=_part,
+        default=(0, 1),
+        help="with --spread, of all tests: 0/2 or 1/2, 3/4",
     )
     asked.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that any test may take")
     asked.add_argument("--engine", default="mpi")

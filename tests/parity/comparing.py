@@ -40,21 +40,14 @@ EVERYWHERE = (
     "dropout_of_inputs_with_a_seed",
     "batch_normalization_in_a_loop_by_hand",
 )
-"""Cases that every test run compares on every number of ranks, one included."""
-
-
-PARTS = 2
-PART = int(os.environ["OBL_PART"]) % PARTS if os.environ.get("OBL_PART") else None
-"""A landing compares every other case, in turn; without this variable all are compared."""
+"""Cases that are compared on every number of ranks, one included."""
 
 
 def worlds_of(case: str) -> list[tuple[str, int]]:
     """The worlds that a case meets in this run of the tests."""
     if os.environ.get("OBL_PARITY") == "all":
         return WORLDS
-    if case in EVERYWHERE:
-        return list(SIZES)
-    return [COVERING[case]] if PART is None or CASES.index(case) % PARTS == PART else []
+    return list(SIZES) if case in EVERYWHERE else [COVERING[case]]
 
 
 def covering() -> dict[str, tuple[str, int]]:

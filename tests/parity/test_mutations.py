@@ -10,7 +10,7 @@ import worlds
 from conftest import Outcome
 from mutations import SLUGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 WORKERS = 3
 IN_ORDER = ("arrays_in_order_last_batch_of_one", "dataset_batched")
@@ -49,9 +49,14 @@ AT_LEAST = {
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> worlds.Outcomes:
-    """All faults one after the other in one world, each with the cases that must notice it."""
-    faulty = [f"{case}@{slug}" for slug, fault in SLUGS.items() for case in sorted(AT_LEAST[fault])]
+def broken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> worlds.Outcomes:
+    """All faults of this session one after the other in one world, each with the cases that must notice it."""
+    asked = {
+        getattr(item, "callspec", None) and item.callspec.params.get("slug") for item in request.session.items
+    }  # type: ignore[attr-defined]
+    faulty = [
+        f"{case}@{slug}" for slug, fault in SLUGS.items() if slug in asked for case in sorted(AT_LEAST[fault])
+    ]
     return worlds.run(tmp_path_factory.mktemp("faults"), faulty, WORKERS)
 
 
