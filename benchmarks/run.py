@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import balance
 import fan_in
 import overhead
 import own_step
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "reuse": reuse.measure,
     "panel": panel.measure,
     "fan_in": fan_in.measure,
+    "balance": balance.measure,
 }
 BUSY = 0.5
 """Load per core, before anything was started, above which the table says so."""

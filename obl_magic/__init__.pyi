@@ -44,6 +44,7 @@ def run(
     lr_scale: str = ...,
     warmup_epochs: int = ...,
     sync_batchnorm: bool = ...,
+    balance: bool | None = ...,
     verify: str | int | bool = ...,
     show_ranks: str | Sequence[int] = ...,
     tensorboard: str | None = ...,
@@ -97,6 +98,9 @@ def run(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
+        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
+            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
+            steps only: what has code of yours keeps equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
@@ -140,6 +144,7 @@ def search(
     lr_scale: str = ...,
     warmup_epochs: int = ...,
     sync_batchnorm: bool = ...,
+    balance: bool | None = ...,
     verify: str | int | bool = ...,
     tensorboard: str | None = ...,
     quiet: bool = ...,
@@ -191,6 +196,9 @@ def search(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
+        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
+            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
+            steps only: what has code of yours keeps equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
@@ -240,6 +248,7 @@ def ablate(
     lr_scale: str = ...,
     warmup_epochs: int = ...,
     sync_batchnorm: bool = ...,
+    balance: bool | None = ...,
     verify: str | int | bool = ...,
     tensorboard: str | None = ...,
     quiet: bool = ...,
@@ -290,6 +299,9 @@ def ablate(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
+        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
+            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
+            steps only: what has code of yours keeps equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.

@@ -284,6 +284,12 @@ class RunOptions:
         True, "batch norm over the global batch, the default: --no-sync-batchnorm", group=PROMISE, told=True,
         action=BooleanOptionalAction, more="Without it, each rank takes its moments over its own rows, which is said.",
     )  # fmt: skip
+    balance: bool | None = option(
+        None, "ranks' shares of a batch follow their pace, soon: --balance", group=PROMISE, told=True,
+        action=BooleanOptionalAction, more="Without it they do so where ranks differ by more than 10 % for long, and "
+        "with --no-balance never. The numbers are the same. Of Keras' own steps only: what has code of yours keeps "
+        "equal shares.",
+    )  # fmt: skip
     verify: str | int | bool = option(
         "auto", "do steps prove themselves, auto or off; or compare so many with one rank: --verify 3", group=PROMISE,
         read=_verify_value, choices=PROVES, const=VERIFY_STEPS, nargs="?", told=True, check=_verify,
@@ -348,7 +354,7 @@ class RunOptions:
         return Settings(
             batch=self.batch, lr_scale=self.lr_scale, warmup_epochs=self.warmup_epochs,
             sync_batchnorm=self.sync_batchnorm, prove=self.verify not in ("off", False),
-            keep_each_epoch=self.retries > 0,
+            balance=self.balance, keep_each_epoch=self.retries > 0,
             keep_every_s=None if self.checkpoint_every is None else float(self.checkpoint_every),
         )  # fmt: skip
 

@@ -129,6 +129,7 @@ class Settings:
         keep_weights: keep the model's weights of the best epoch.
         keep_weights_of: the metric that says which one that is.
         keep_largest: its largest value is the best, else its smallest.
+        balance: ranks' shares of a batch follow their pace: soon (True), where they differ much for long (None), never.
         init_from: path of a file of weights that the first fit begins from, or "".
     """
 
@@ -144,6 +145,7 @@ class Settings:
     keep_weights: bool = False
     keep_weights_of: str = ""
     keep_largest: bool = True
+    balance: bool | None = None
     init_from: str = ""
 
 

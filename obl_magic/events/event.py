@@ -161,12 +161,13 @@ class Heartbeat(Event):
         waits: it is inside a step or a collective there, rather than running Python of that line.
         fitting: it is inside a Keras ``fit``.
         step_s: seconds a step took since the last beat, or None.
-        waited: share of that time spent reducing gradients with the other ranks, 0 to 1, or None.
+        waited: share of that time in which it waited for other ranks, 0 to 1, or None.
         source: the text of the line ``where``, or "".
         memory_bytes: of the machine's memory, what this rank alone has in use; None where it is not known.
         cores: how many processors it kept busy since the last beat, or None.
         validating: it evaluates, as a fit does at the end of an epoch.
         gpu_bytes: of the GPUs' memory, what this rank has in use; None where it computes on none.
+        share: of each batch, this rank's; None where shares are equal.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -182,6 +183,7 @@ class Heartbeat(Event):
     cores: float | None = None
     validating: bool = False
     gpu_bytes: int | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class RankState:
         step_s: seconds a step takes.
         waited: share of that it waits for other ranks, 0 to 1.
         validating: it evaluates.
+        share: of each batch, this rank's; None where shares are equal.
         left: it has nothing more to say, and waits to be ended.
     """
 
@@ -89,6 +90,7 @@ class RankState:
     cores: float | None = None
     validating: bool = False
     gpu_bytes: int = 0
+    share: float | None = None
     left: bool = False
 
     @property
@@ -210,7 +212,7 @@ def fold(state: RunState, event: Event) -> RunState:
                 waited=known.waited if event.waited is None else event.waited,
                 memory_bytes=max(known.memory_bytes, event.memory_bytes or 0),
                 cores=known.cores if event.cores is None else event.cores,
-                gpu_bytes=max(known.gpu_bytes, event.gpu_bytes or 0),
+                gpu_bytes=max(known.gpu_bytes, event.gpu_bytes or 0), share=event.share,
             )  # fmt: skip
         case Result():
             state = _moved(state, event)

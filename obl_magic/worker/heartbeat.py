@@ -111,7 +111,7 @@ class Heart:
         me = self._reporter
         return Heartbeat(
             me.rank, time.time(), steps, where, me.ticks, waits, me.fitting, step_s, waited, source,
-            own_memory_bytes(), self._cores(now_s), me.validating, gpu_memory_bytes(),
+            own_memory_bytes(), self._cores(now_s), me.validating, gpu_memory_bytes(), me.share,
         )  # fmt: skip
 
     def _cores(self, now_s: float) -> float | None:

@@ -32,7 +32,8 @@ class Reporter:
         validating: an evaluation is.
         turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
-        waiting: gives the seconds spent so far in reducing gradients with the other ranks.
+        waiting: gives the seconds spent so far in waiting for other ranks.
+        share: of each batch, this rank's, where ranks differ in pace; None where shares are equal.
         told: it was said that something spoke to it when its job was over.
         reported: the function has reported numbers.
     """
@@ -50,6 +51,7 @@ class Reporter:
         self.turned = threading.Event()
         self.stop_asked = False
         self.waiting: Callable[[], float] = lambda: 0.0
+        self.share: float | None = None
         self._quantity = ""
         self._ask: Callable[[int, float], bool] | None = None
         self._asked = 0

@@ -173,7 +173,8 @@ def _paces(shown: View) -> str:
             said.append(f'<span style="{FAINT}">on {escape(host)}</span>')
         busy = round(5 * (1 - pace.waits))
         bar = "▇" * busy + "▁" * (5 - busy)
-        text = f"{pace.rank} {bar} {pace.step} · {round(100 * pace.waits)} % wait"
+        words = (f"{pace.rank} {bar} {pace.step}", f"{round(100 * pace.waits)} % wait", pace.share)
+        text = " · ".join(word for word in words if word)
         weight = ";font-weight:600" if pace.slowest else ""
         mark = " ◂ slowest" if pace.slowest else ""
         said.append(f'<span style="display:inline-block;min-width:24ch{weight}">{escape(text)}{mark}</span>')

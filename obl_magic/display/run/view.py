@@ -215,6 +215,7 @@ class RankPace:
         waits: share of that it waits for the others, 0 to 1.
         slowest: the others wait for it.
         host: where it is, where there are several; "" where there is one.
+        share: of each batch, e.g. ``62 % of a batch``, where shares follow the ranks' pace; "" where they are equal.
     """
 
     rank: int
@@ -222,6 +223,7 @@ class RankPace:
     waits: float
     slowest: bool
     host: str = ""
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +407,7 @@ def _paces(header: RunRecord, state: RunState, standing: Status) -> tuple[RankPa
             round(20 * waited) / 20,
             waited == least and most - least > 0.1,
             state.ranks[number].host if several else "",
+            _share(state.ranks[number].share),
         )
         for number, (step_s, waited) in going.items()
     ]
@@ -630,6 +633,10 @@ def _going(word: str, rank: RankState) -> str:
     return f"{word} at {going}" if word == "running" and rank.fitting and (going := pace(rank)) else word
 
 
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}".replace("%", " % of a batch")
+
+
 def pace(rank: RankState) -> str:
     """How fast a rank is, and for how much of that it waits for the others, e.g. ``12 ms a step, 35 % waiting``.
 
@@ -637,7 +644,8 @@ def pace(rank: RankState) -> str:
     """
     if rank.step_s is None or rank.waited is None:
         return ""
-    return f"{float(f'{1000 * rank.step_s:.2g}'):g} ms a step, {5 * round(20 * rank.waited)} % waiting"
+    share = f", {_share(rank.share)}" if rank.share is not None else ""
+    return f"{float(f'{1000 * rank.step_s:.2g}'):g} ms a step, {5 * round(20 * rank.waited)} % waiting{share}"
 
 
 def _by_word(words: dict[int, str], separator: str) -> str:

@@ -116,6 +116,9 @@ class Agreement:
 
     Args:
         comm: an MPI communicator that nothing else uses.
+
+    Attributes:
+        waited_s: seconds spent so far in waiting for other ranks to come to the same exchange.
     """
 
     def __init__(self, comm: Any) -> None:
@@ -124,6 +127,7 @@ class Agreement:
         self._failed: OblError | None = None
         self._purpose: tuple[str, tuple[str, ...]] = ("", ())
         self._during = ""
+        self.waited_s = 0.0
 
     def begin(self) -> None:
         """A job begins: nothing has failed yet."""
@@ -212,11 +216,13 @@ class Agreement:
             rests: it leaves the processor to others while it waits.
         """
         everyone = bytearray(_NUMBERS.size * self._comm.size)
+        began_s = time.perf_counter()
         # never the blocking call: MPI does not let one rank's match another's that can be waited for at rest
         request = self._comm.Iallgather(_NUMBERS.pack(key, rows, self._depth), everyone)
         while rests and not request.Test():
             time.sleep(_NAP_S)
         request.Wait()
+        self.waited_s += time.perf_counter() - began_s
         keys, rows_of, depths = zip(*_NUMBERS.iter_unpack(everyone), strict=True)
         return list(keys), list(rows_of), list(depths)
 
@@ -251,6 +257,7 @@ class Agreed:
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self._agreement = Agreement(comm)
+        self.parts: tuple[int, ...] = (1,) * comm.Get_size()
 
     def allgather_object(self, value: Any) -> list[Any]:
         self._agreement.meet(self._exchange("tell the others an object"))
@@ -276,7 +283,12 @@ class Agreed:
     def failed(self) -> OblError | None:
         return self._agreement.failed
 
+    @property
+    def waited_s(self) -> float:
+        return self._agreement.waited_s
+
     def begin(self) -> None:
+        self.parts = (1,) * self._comm.Get_size()
         self._agreement.begin()
 
     def _exchange(self, verb: str) -> Exchange:

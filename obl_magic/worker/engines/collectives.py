@@ -26,7 +26,10 @@ class Collectives(Protocol):
         size: this process in the world.
         local_rank: this process on its host.
         local_size: this process on its host.
+        parts: what each rank has of the rows of a batch, of their sum; equal until ranks are found to differ in pace.
     """
+
+    parts: tuple[int, ...]
 
     @property
     def name(self) -> str: ...
@@ -98,6 +101,11 @@ class Collectives(Protocol):
     @property
     def failed(self) -> OblError | None:
         """Why the ranks have parted; a traced function raises it as an error of TensorFlow's. None while they agree."""
+        ...
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that this rank has waited so far for others to come to what it exchanges with them."""
         ...
 
     def begin(self) -> None:

@@ -19,6 +19,8 @@ class Alone:
     local_rank = 0
     local_size = 1
     failed = None
+    waited_s = 0.0
+    parts: tuple[int, ...] = (1,)
 
     def allreduce(self, tensors: Sequence[Any]) -> list[Any]:
         return list(tensors)

@@ -12,6 +12,7 @@ from obl_magic.rundir import RunDir
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import batchnorm, data, losses, metrics, randomness, refusals, seams
+from obl_magic.worker.frameworks.keras.balance import Balance
 from obl_magic.worker.frameworks.keras.callbacks import CallbackHooks, Parts
 from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints
 from obl_magic.worker.frameworks.keras.checksum import Checksum
@@ -56,7 +57,8 @@ class Adapter:
         self._pipelines = Pipelines(world, reporter.note)
         self._steps = SharedSteps(world, self._state, self._calls, reporter.note, self._same)
         self._gradients = GradientReducer(world, self._before_apply, lambda: bool(self._calls.shared))
-        reporter.waiting = lambda: self._gradients.clock.total_s
+        reporter.waiting = lambda: world.waited_s
+        self._balance = Balance(world, reporter, settings.balance)
         self._checksum = Checksum(world)
         self._rate = ScaledRate(settings.lr_scale, world.size, settings.warmup_epochs)
         self._writer = OneWriter(world)
@@ -66,7 +68,15 @@ class Adapter:
             world, folder, settings.goes_on, settings.keep_each_epoch, settings.keep_every_s, reporter.note
         )
         self._monitor = Monitor(
-            world, reporter, settings, exact, self._checksum, self._same, self._noise, kept.is_due
+            world,
+            reporter,
+            settings,
+            exact,
+            self._checksum,
+            self._same,
+            self._noise,
+            kept.is_due,
+            self._balance,
         )
         self._best = BestWeights(world, reporter, settings, folder)
         self._initial = InitialWeights(world, reporter, settings.init_from)
@@ -74,7 +84,7 @@ class Adapter:
             world=world, state=self._state, reporter=reporter, settings=settings, exact_logs=exact,
             checksum=self._checksum, monitor=self._monitor, rate=self._rate, writer=self._writer,
             checkpoints=kept, counts_apart=self._steps.counts_apart,
-            best=self._best, initial=self._initial,
+            best=self._best, initial=self._initial, balance=self._balance,
         )  # fmt: skip
         self._hooks = CallbackHooks(parts)
 

@@ -18,6 +18,7 @@ from obl_magic.events.event import Metric
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import state as states
+from obl_magic.worker.frameworks.keras.balance import Balance
 from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints, Kept, pass_over, remaining
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.metrics import combined
@@ -55,6 +56,7 @@ class Parts:
         counts_apart: of a model, the metric variables in which each rank counts its own rows only.
         best: keeps the best epoch's weights.
         initial: gives the first model its weights.
+        balance: measures the ranks' paces.
     """
 
     world: Collectives
@@ -70,6 +72,7 @@ class Parts:
     counts_apart: Callable[[Any], list[Any]]
     best: BestWeights
     initial: InitialWeights
+    balance: Balance
 
 
 @dataclass(slots=True)
@@ -202,6 +205,7 @@ class CallbackHooks:
                 params.get("epochs") or 1, params.get("steps"), batch, data=iterator
             )
             self._parts.checkpoints.begin(model)
+            self._parts.balance.begin()
             if kept is not None:
                 fit.epoch, fit.stepped, fit.next_look = kept.epoch - 1, kept.stepped, kept.stepped + 1
                 if kept.batch and iterator is not None:
@@ -241,6 +245,7 @@ class CallbackHooks:
                 self._enter(callbacks, fit)
             elif "on_epoch_begin" in callbacks._obl.users:
                 self._agree(callbacks)
+            self._parts.balance.resume()
 
         return on_epoch_begin
 
@@ -273,6 +278,7 @@ class CallbackHooks:
                     return original(callbacks, batch, logs)
             model = callbacks.model
             done = batch + 1 - fit.step
+            self._parts.balance.pause(done)
             fit.step, fit.stepped = batch + 1, fit.stepped + done
             self._reporter.stepped(fit.stepped)
             if self._world.size > 1:
@@ -291,6 +297,7 @@ class CallbackHooks:
                 with combined(self._world, self._parts.counts_apart(model)):
                     self._parts.checkpoints.keep_inside(callbacks, fit.epoch, fit.stepped, fit.step, fit.data)
             self._parts.monitor.show(fit)
+            self._parts.balance.resume()
             return None
 
         return on_train_batch_end

@@ -22,10 +22,14 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from obl_magic.errors import NotOblivious
 from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.balance import READ_AHEAD, Shares
 from obl_magic.worker.frameworks.keras.borrowing import owns_memory
-from obl_magic.worker.frameworks.keras.same_data import marking
-from obl_magic.worker.frameworks.keras.shards import Shard, bounds, cut, own, whole
+from obl_magic.worker.frameworks.keras.same_data import batches_before, marking
+from obl_magic.worker.frameworks.keras.shards import Shard, cut, held, own, whole
 from obl_magic.worker.patching import Patches
+
+SharesOf = Callable[..., tuple[Any, Any]]
+"""Gives first row and row after the last of a rank's share, of the rows of a batch and its ``number``."""
 
 _LOOKED_AT = 1 << 19
 """Elements of an array that are compared between ranks, spread over all its rows."""
@@ -54,13 +58,14 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
             adapter, batches = self.data_adapter, self._distributed_dataset
+            self._obl_shares = shares = Shares(world)
             if isinstance(adapter, ArrayDataAdapter):
                 _check_same(world, adapter)
                 if batch == "per-worker":
                     _widen(adapter, size)
                     self._num_batches = adapter.num_batches
-                self._distributed_dataset = _sharded_arrays(adapter, batches, rank, size)
-                self._obl_whole = functools.partial(_sharded_arrays, adapter, batches, 0, 1)
+                self._distributed_dataset = _sharded_arrays(adapter, batches, shares.bounds)
+                self._obl_whole = functools.partial(_sharded_arrays, adapter, batches, _all)
                 return
             kind = type(adapter).__name__.removesuffix("Adapter")
             note("reads-all", READS_ALL.format(kind={"TFDataset": "tf.data.Dataset"}.get(kind, kind)))
@@ -68,12 +73,21 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
                 self.data_adapter = _Grouped(adapter, joined(batches, size))
                 self._num_batches = self.data_adapter.num_batches
                 batches = self.data_adapter.get_tf_dataset()
-            self._distributed_dataset = shard_batches(batches, rank, size)
+            self._distributed_dataset = shard_batches(batches, rank, size, shares.bounds)
             self._obl_whole = functools.partial(unsharded, batches)
 
         return __init__
 
+    def begins(original: Any) -> Any:
+        def _get_iterator(self: Any) -> Any:
+            if self._obl_shares is not None:
+                self._obl_shares.begin()
+            return original(self)
+
+        return _get_iterator
+
     patches.replace(tf_trainer.TFEpochIterator, "__init__", make)
+    patches.replace(tf_trainer.TFEpochIterator, "_get_iterator", begins)
 
 
 def whole_batches(iterator: Any) -> None:
@@ -82,7 +96,7 @@ def whole_batches(iterator: Any) -> None:
     Args:
         iterator: Keras' epoch iterator, before it is iterated.
     """
-    iterator._distributed_dataset = iterator._obl_whole()
+    iterator._distributed_dataset, iterator._obl_shares = iterator._obl_whole(), None
 
 
 def _check_same(world: Collectives, adapter: Any) -> None:
@@ -195,10 +209,15 @@ def _no_rows(spec: Any) -> Any:
     return tf.zeros([0, *list(spec.shape)[1:]], spec.dtype)
 
 
-def shard_batches(dataset: Any, rank: int, size: int) -> Any:
+def shard_batches(dataset: Any, rank: int, size: int, shares: SharesOf | None = None) -> Any:
     """Cuts each batch of a ``tf.data.Dataset`` of global batches; keeps its order the same on every rank."""
     owned = owns_memory(dataset)
-    return marking(_in_order(dataset), lambda batch, mark: cut(batch, rank, size, owned)._replace(mark=mark))
+
+    def make(batch: Any, mark: Any) -> Shard:
+        mine = None if shares is None else functools.partial(shares, number=batches_before(mark))
+        return cut(batch, rank, size, owned, mine)._replace(mark=mark)
+
+    return marking(_in_order(dataset), make)
 
 
 def unsharded(dataset: Any) -> Any:
@@ -214,23 +233,20 @@ def unsharded(dataset: Any) -> Any:
 def _in_order(dataset: Any) -> Any:
     options = tf.data.Options()
     options.deterministic = True
+    options.experimental_optimization.inject_prefetch = False  # shares change while it is read
     return dataset.with_options(options)
 
 
-def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
+def _sharded_arrays(adapter: Any, dataset: Any, shares: SharesOf) -> Any:
     """Keras' own order of sample indices (same shuffle, same seed), cut by rank, then gathered."""
     inputs = tree.lists_to_tuples(
         array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
     )
 
-    whole, last = (_plan(n, rank, size) for n in (adapter._batch_size, adapter._partial_batch_size))
-
     def gather(drawn: Any, data: Any) -> Shard:
         numbers, mark = drawn
-        begin, end, local, total = whole
-        if adapter._partial_batch_size:
-            is_whole = tf.equal(tf.size(numbers), adapter._batch_size)
-            begin, end, local, total = tf.unstack(tf.where(is_whole, whole, last))
+        total = tf.size(numbers, out_type=tf.int64)
+        begin, end, local = held(*shares(total, batches_before(mark)), total)
         rows = numbers[begin:end]
 
         def take(leaf: Any) -> Any:
@@ -240,23 +256,23 @@ def _sharded_arrays(adapter: Any, dataset: Any, rank: int, size: int) -> Any:
                 return None
             return tf.gather(leaf, rows, axis=0) if tf.is_tensor(leaf) else leaf
 
-        return Shard(local, total, tree.traverse(take, data), mark)
+        first, local, total = (tf.cast(number, tf.int32) for number in (begin, local, total))
+        return Shard(first, local, total, tree.traverse(take, data), mark)
 
     everything = tf.data.Dataset.from_tensors(inputs).repeat()
     numbers = marking(_indices(adapter, dataset), lambda rows, mark: (rows, mark))
     as_it_is = tf.autograph.experimental.do_not_convert(gather)  # no tensor decides in it: saves 100 ms
-    shards = tf.data.Dataset.zip((numbers, everything)).map(as_it_is, num_parallel_calls=tf.data.AUTOTUNE)
+    shards = tf.data.Dataset.zip((numbers, everything)).map(as_it_is, num_parallel_calls=READ_AHEAD)
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     if adapter._shuffle:
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return shards.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return shards.with_options(options).prefetch(READ_AHEAD)
 
 
-def _plan(total: int, rank: int, size: int) -> tuple[int, int, int, int]:
-    """(first row, row after the last, rows that count, rows of all) of a batch whose length is known beforehand."""
-    first, last = bounds(total, rank, size)
-    return (first, last, last - first, total) if last > first else (0, min(total, 1), 0, total)
+def _all(total: Any, number: Any) -> tuple[Any, Any]:
+    """The share of a rank that has every row."""
+    return tf.zeros_like(total), total
 
 
 def _indices(adapter: Any, dataset: Any) -> Any:

@@ -27,7 +27,6 @@ from tensorflow.python.ops.parallel_for import control_flow_ops
 from obl_magic.worker.engines.collectives import Collectives
 from obl_magic.worker.frameworks.keras import rows, slices
 from obl_magic.worker.frameworks.keras import scope as scopes
-from obl_magic.worker.frameworks.keras.waiting import WaitClock
 from obl_magic.worker.patching import Patches
 
 
@@ -49,7 +48,6 @@ class GradientReducer:
         self._world, self._before, self._calls_are_shared = world, before, calls_are_shared
         self._inside = False
         self._accumulates = False
-        self.clock = WaitClock()
         self.applied = 0
 
     def install(self, patches: Patches) -> None:
@@ -147,9 +145,7 @@ class GradientReducer:
             return found
         places = [i for i, s in enumerate(owners) if _is_variable(s) and flat[i] is not None]
         dense = [i for i in places if not isinstance(flat[i], tf.IndexedSlices)]
-        means = self.clock.timed(
-            lambda tensors: rows.mean_over_ranks(tensors, self._world), [flat[i] for i in dense]
-        )
+        means = rows.mean_over_ranks([flat[i] for i in dense], self._world)
         for i, mean in zip(dense, means, strict=True):
             flat[i] = mean
         for i in set(places) - set(dense):
@@ -185,7 +181,7 @@ class GradientReducer:
             slices.summed(g, self._world, in_step=True) if isinstance(g, tf.IndexedSlices) else None
             for g in grads
         ]
-        summed = self.clock.timed(self._world.allreduce, [grads[i] for i in dense])
+        summed = self._world.allreduce([grads[i] for i in dense])
         for i, gradient in zip(dense, summed, strict=True):
             out[i] = gradient
         return out

@@ -18,6 +18,7 @@ from obl_magic.events.event import Metric, Progress
 from obl_magic.events.fold import SINGLE_STEP
 from obl_magic.values import Settings
 from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.balance import Balance
 from obl_magic.worker.frameworks.keras.checkpoints import Kept
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.noise import Gradients
@@ -83,6 +84,7 @@ class Monitor:
         same: compares what they have read.
         gradients: of a verification.
         is_due: whether a fit is to be kept, by its model, its step and the steps of its epoch.
+        balance: compares the ranks' paces.
     """
 
     def __init__(
@@ -95,10 +97,11 @@ class Monitor:
         same: SameData,
         gradients: Gradients,
         is_due: Callable[[Any, int, int | None], bool],
+        balance: Balance,
     ) -> None:
         self._world, self._reporter, self._settings, self._same = world, reporter, settings, same
         self._exact_logs, self._checksum, self._gradients = exact_logs, checksum, gradients
-        self._is_due = is_due
+        self._is_due, self._balance = is_due, balance
         self._verified: list[dict[str, float]] = []
 
     def look(self, model: Any, fit: Fit, logs: Any, always: bool) -> Any:
@@ -125,7 +128,7 @@ class Monitor:
             # a loop that uses Keras' list of callbacks has no data of its own, and is not kept
             may_be_kept = self._reporter.rank == 0 and fit.data is not None
             due = may_be_kept and self._is_due(model, fit.step, fit.steps)
-            fit.next_look = fit.stepped + self._steps_until_next(fit, due, time.perf_counter() - began)
+            fit.next_look = fit.stepped + self._steps_until_next(model, fit, due, time.perf_counter() - began)
             if fit.next_look < fit.stepped:
                 self._reporter.stop_asked = True
                 raise KeyboardInterrupt
@@ -143,10 +146,11 @@ class Monitor:
         weights = {name: variable.numpy() for name, variable in named.items()}
         return Verified(self._verified, weights, self._gradients.noise(named))
 
-    def _steps_until_next(self, fit: Fit, keeps: bool, cost_s: float) -> int:
+    def _steps_until_next(self, model: Any, fit: Fit, keeps: bool, cost_s: float) -> int:
         """What rank 0 decides: steps until all ranks look again, or less than 0 if they are to stop.
 
         Args:
+            model: that is fitted.
             fit: is told whether it is kept now, which rank 0 decides, too.
             keeps: what rank 0 thinks of that.
             cost_s: seconds that this look has taken.
@@ -163,8 +167,12 @@ class Monitor:
         if self._reporter.stop_asked:
             wish = -1
         if self._world.size > 1:
-            (agreed,) = self._world.broadcast([tf.constant([wish, int(keeps)], tf.int64)])
-            wish, keeps = int(agreed[0]), bool(agreed[1])
+            mine = tf.constant([[wish, int(keeps), *self._balance.measured()]], tf.int64)
+            everyone = self._world.allgather(mine).numpy().tolist()
+            wish, keeps = everyone[0][0], bool(everyone[0][1])
+            self._balance.compare(
+                [(busy, spent) for _, _, busy, spent in everyone], model, fit.data, fit.stepped
+            )
         fit.keeps = keeps
         return wish
 

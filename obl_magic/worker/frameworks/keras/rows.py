@@ -45,7 +45,7 @@ class Division:
     def of(cls, leaf: Any, world: Collectives) -> Division:
         """The division of the rows of a tensor (dense, ragged, sparse) or array."""
         total = row_count(leaf)
-        first, last = bounds(total, world.rank, world.size)
+        first, last = bounds(total, world.rank, world.parts)
         local = last - first
         if isinstance(total, int):
             return cls(total, first if local else 0, local, last if local else min(total, 1))

@@ -138,6 +138,11 @@ def nothing_read() -> Any:
     return tf.zeros([3], tf.int64)
 
 
+def batches_before(mark: Any) -> Any:
+    """How many batches came before the one of this mark; int64 scalar."""
+    return mark[0] - 1
+
+
 def marking(dataset: Any, make: Callable[[Any, Any], Any]) -> Any:
     """A dataset of ``make(batch, mark)`` for each batch of another, with the mark of all batches up to it."""
 

@@ -1,6 +1,7 @@
 """Cuts global batches into the ranks' shards: which rows are whose. Pure TensorFlow; no Keras, no collectives.
 
-A global batch of ``n`` samples on ``size`` ranks: rank ``r`` takes rows ``n*r//size`` to ``n*(r+1)//size``.
+Of a global batch of ``n`` samples on ``size`` ranks with equal shares, rank ``r`` takes rows ``n*r//size`` to
+``n*(r+1)//size``.
 A rank whose share is empty gets the batch's first sample as a stand-in with ``local == 0``, so that no layer,
 loss or metric ever sees an empty tensor (the mean of nothing is NaN); what it computes from it is discarded.
 
@@ -12,6 +13,7 @@ TensorFlow's own, and an elementwise operation may put its result there: into th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,28 +23,40 @@ _ROWS_DIFFER = "obl_magic: rows of the parts of one batch:"
 _UNEQUAL = re.compile(re.escape(_ROWS_DIFFER) + r"[\]\['\s]*([\d,\s]+)")
 
 
+Bounds = Callable[[Any], tuple[Any, Any]]
+
+
 class Shard(NamedTuple):
     """One rank's part of one global batch.
 
     Attributes:
+        first: int32 scalar, this rank's first sample (0 for a stand-in).
         local: int32 scalar, samples of this rank that count (0 for a stand-in).
         total: int32 scalar, samples of the global batch.
         data: the structure of the batch, with this rank's rows.
         mark: what :mod:`same_data` compares of the global batches so far; None where nobody compares.
     """
 
+    first: Any
     local: Any
     total: Any
     data: Any
     mark: Any = None
 
 
-def bounds(total: Any, rank: int, size: int) -> tuple[Any, Any]:
-    """First row and row after the last of ``rank``'s share of ``total`` rows (ints or integer tensors)."""
-    return total * rank // size, total * (rank + 1) // size
+def bounds(total: Any, rank: int, parts: Sequence[int]) -> tuple[Any, Any]:
+    """First row and row after the last of a rank's share.
+
+    Args:
+        total: rows in all, an int or an integer tensor.
+        rank: whose.
+        parts: what each rank has, of their sum.
+    """
+    before, whole = sum(parts[:rank]), sum(parts)
+    return total * before // whole, total * (before + parts[rank]) // whole
 
 
-def cut(data: Any, rank: int, size: int, owned: bool = False) -> Shard:
+def cut(data: Any, rank: int, size: int, owned: bool = False, mine: Bounds | None = None) -> Shard:
     """This rank's shard of a global batch.
 
     Args:
@@ -51,6 +65,7 @@ def cut(data: Any, rank: int, size: int, owned: bool = False) -> Shard:
         rank: this rank.
         size: ranks in the world.
         owned: no tensor of the batch borrows NumPy memory, so that slices need no copy.
+        mine: gives first row and row after the last of this rank's share; without it shares are equal.
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if the parts have different numbers of rows; see
@@ -58,26 +73,30 @@ def cut(data: Any, rank: int, size: int, owned: bool = False) -> Shard:
     """
     counts = _counts(data)
     if not counts:  # each rank counts it as one of as many as there are ranks
-        return Shard(tf.constant(1, tf.int32), tf.constant(size, tf.int32), data)
+        return Shard(tf.constant(rank, tf.int32), tf.constant(1, tf.int32), tf.constant(size, tf.int32), data)
     total = counts[0]
     with tf.control_dependencies(_checks(counts)):
         total = tf.identity(total)
-    first, last = bounds(total, rank, size)
-    local = last - first
-    begin = tf.where(local > 0, first, 0)
-    end = tf.where(local > 0, last, tf.minimum(total, 1))
+    begin, end, local = held(*(mine(total) if mine else bounds(total, rank, (1,) * size)), total)
 
     def take(leaf: Any) -> Any:
         return rows_of(leaf, begin, end, owned) if _sliceable(leaf) else leaf
 
-    return Shard(tf.cast(local, tf.int32), tf.cast(total, tf.int32), tree.map_structure(take, data))
+    first, local, total = (tf.cast(number, tf.int32) for number in (begin, local, total))
+    return Shard(first, local, total, tree.map_structure(take, data))
+
+
+def held(first: Any, last: Any, total: Any) -> tuple[Any, Any, Any]:
+    """(first row, row after the last, rows that count) of what a rank holds: its share, or a stand-in for none."""
+    local = last - first
+    return tf.where(local > 0, first, 0), tf.where(local > 0, last, tf.minimum(total, 1)), local
 
 
 def whole(data: Any) -> Shard:
     """The shard that is the whole batch: every row of it counts, on this rank as on any other."""
     counts = _counts(data)
     total = tf.cast(counts[0], tf.int32) if counts else tf.constant(1, tf.int32)
-    return Shard(total, total, data)
+    return Shard(tf.constant(0, tf.int32), total, total, data)
 
 
 def rows_of(leaf: Any, begin: Any, end: Any, owned: bool = False) -> Any:

@@ -318,7 +318,7 @@ def _tensors(data: Any) -> Any:
 
 def _scope_of(shard: Shard, world: Collectives, training: bool) -> scopes.RowScope:
     local, total = tf.cast(shard.local, tf.int32), tf.cast(shard.total, tf.int32)
-    first = tf.where(local > 0, total * world.rank // world.size, 0)
+    first = tf.cast(shard.first, tf.int32)
     static = [leaf.shape[0] for leaf in tree.flatten(shard.data) if has_rows(leaf)][:1]
     held = static[0] if static and static[0] is not None else tf.maximum(local, 1)
     return scopes.RowScope(first, local, total, held, in_call=False, training=training)
