@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from obl_magic.worker.report import report
+from obl_magic.worker.report import checkpoint, report
 
 if TYPE_CHECKING:
     from obl_magic.api.run import run, verify
@@ -25,6 +25,7 @@ __all__ = [
     "Study",
     "__version__",
     "ablate",
+    "checkpoint",
     "load_ipython_extension",
     "report",
     "run",

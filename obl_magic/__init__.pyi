@@ -10,6 +10,7 @@ from obl_magic.runs.run import Run as Run
 from obl_magic.study.ablation_result import AblationResult as AblationResult
 from obl_magic.study.search_result import Study as Study
 from obl_magic.values import CellSource
+from obl_magic.worker.report import checkpoint as checkpoint
 from obl_magic.worker.report import report as report
 
 __version__: str

@@ -35,6 +35,7 @@ SHM_GOING_S = 10.0
 
 _ALONE = re.compile(r"sm_segment\..*0000\.\d+$")
 """Shared memory of a process that used MPI without a launcher: of no world."""
+_OF_JOBLIB = re.compile(r"joblib_memmapping_folder_(\d+)_")
 _CACHES = {".git", "__pycache__", "build", "dist", "node_modules"}
 _NOT_CACHES = {".oblivious", ".ci"}
 _WRITTEN_BY_PEOPLE = {".py", ".md", ".cfg", ".toml", ".ipynb", ".txt", ".yml", ".pyi"}
@@ -294,7 +295,9 @@ def _stray(new: set[Path]) -> list[Path]:
 
 
 def _in_use(path: Path) -> bool:
-    """Whether a living process has this file mapped (ours have ended when this is asked)."""
+    """Whether a living process has this file mapped, or names it by its number (ours have ended when this is asked)."""
+    if named := _OF_JOBLIB.match(path.name):
+        return int(named[1]) != os.getpid() and psutil.pid_exists(int(named[1]))
     needle = str(path).encode()
     for pid in psutil.pids():
         with contextlib.suppress(OSError):

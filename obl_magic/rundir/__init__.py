@@ -119,7 +119,7 @@ class RunDir:
         return self.path / f"stacks-{rank}.txt"
 
     def checkpoint(self, fit: int) -> Path:
-        """What is kept of the function's n-th fit, from 1."""
+        """What is kept of the function's n-th fit, from 1; 0: of its loop by hand."""
         return self.path / "checkpoints" / f"fit-{fit}.pkl"
 
     @property

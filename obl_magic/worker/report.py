@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class Reporter:
         stop_asked: the user wants the run to stop at the next step boundary.
         waiting: gives the seconds spent so far in waiting for other ranks.
         share: of each batch, this rank's, where ranks differ in pace; None where shares are equal.
+        checkpoint: keeps, or gives back, what a loop by hand remembers; how often it was kept before.
         told: it was said that something spoke to it when its job was over.
         reported: the function has reported numbers.
     """
@@ -52,6 +53,7 @@ class Reporter:
         self.stop_asked = False
         self.waiting: Callable[[], float] = lambda: 0.0
         self.share: float | None = None
+        self.checkpoint: Callable[[Sequence[Any]], int] = lambda what: 0
         self._quantity = ""
         self._ask: Callable[[int, float], bool] | None = None
         self._asked = 0
@@ -183,6 +185,34 @@ def report(*, step: int | None = None, epoch: int | None = None, **values: Any) 
     """
     if (reporter := current()) is not None:
         reporter(step=step, epoch=epoch, **values)
+
+
+def checkpoint(*what: Any) -> int:
+    """Keeps where a training loop by hand is, so that a run with ``retries``, or ``resume``, goes on there.
+
+    Called once before the loop, it gives back what was kept, if anything was, and says where to begin; called at the
+    end of each epoch, it keeps::
+
+        for epoch in range(obl_magic.checkpoint(model, optimizer, losses), 10):
+            ...
+            obl_magic.checkpoint(model, optimizer, losses)
+
+    Outside a run it does nothing and returns 0. A Keras ``fit`` is kept by itself. Python's, NumPy's, Keras' and
+    TensorFlow's global random generators, and the order of shuffled datasets, are led to where they were.
+
+    Args:
+        what: All that the loop remembers from epoch to epoch, the same at each call: models and optimizers, built
+            before; metrics, variables, random generators, lists, dicts, sets, arrays. What is changed in place is
+            given back in place.
+
+    Returns:
+        How often the loop was kept before this call: the epochs that are done.
+
+    Raises:
+        UsageProblem: One of these cannot be kept.
+    """
+    reporter = current()
+    return 0 if reporter is None else reporter.checkpoint(what)
 
 
 def _number(name: str, value: Any) -> float:

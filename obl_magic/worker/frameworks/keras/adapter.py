@@ -18,6 +18,7 @@ from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.custom_loops import CustomLoops
 from obl_magic.worker.frameworks.keras.gradients import GradientReducer
+from obl_magic.worker.frameworks.keras.loop_checkpoints import LoopCheckpoints
 from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
 from obl_magic.worker.frameworks.keras.monitor import Monitor
 from obl_magic.worker.frameworks.keras.noise import Gradients
@@ -67,6 +68,10 @@ class Adapter:
         kept = Checkpoints(
             world, folder, settings.goes_on, settings.keep_each_epoch, settings.keep_every_s, reporter.note
         )
+        self._loop = LoopCheckpoints(
+            world, folder, settings.goes_on, settings.keep_each_epoch, self._state, reporter.note
+        )
+        reporter.checkpoint = self._loop
         self._monitor = Monitor(
             world,
             reporter,
@@ -93,6 +98,7 @@ class Adapter:
         refusals.check_backend()
         seams.check()
         self._hooks.install(self._patches)
+        self._loop.install(self._patches)
         if self._settings.stop_after is not None:
             self._noise.install(self._patches)
         if self._world.size == 1:

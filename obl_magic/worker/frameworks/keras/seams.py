@@ -85,7 +85,7 @@ OF_KERAS: Rows = {
             "data.py steps.py refusals.py",
             "batches are cut into the ranks' rows, or marked whole",
         ),
-        ("_get_iterator", "self", "same_data.py", "a pass over data begins"),
+        ("_get_iterator", "self", "data.py same_data.py", "a pass over data begins"),
         ("catch_stop_iteration", "self", "same_data.py", "unequal rows are said in a user's words"),
     ),
     "keras.src.backend.tensorflow.trainer:TensorFlowTrainer": (
@@ -228,7 +228,8 @@ OF_TENSORFLOW: Rows = {
         ("batch", "self, deterministic", "pipelines.py", "order is kept"),
         ("interleave", "self, deterministic", "pipelines.py", "order is kept"),
         ("with_options", "self, options", "pipelines.py", "order is kept"),
-        ("__iter__", "self", "pipelines.py", "nothing tunes itself meanwhile"),
+        ("__iter__", "self", "pipelines.py loop_checkpoints.py", "nothing tunes itself; passes are counted"),
+        ("shuffle", "self", "loop_checkpoints.py", "passes over it are counted"),
         ("cache", "self, filename", "pipelines.py", "a file of each rank's own"),
         ("snapshot", "self, path", "pipelines.py", "a folder of each rank's own"),
         ("save", "self, path", "pipelines.py", "a folder of each rank's own"),
