@@ -65,9 +65,9 @@ notebooks: setup
 
 # Its last line is pytest's. Where CI is set a test that is marked `timing` is run once more if it fails, and both outcomes are
 # told: on a host that stops its processors for seconds at a time a missed deadline is unlikely to be missed twice.
-# Two files of tests run at a time; those that take minutes come first.
+# Two files of tests run at a time; those that take minutes come first. COV=--cov also tells what is covered, in twice the time.
 test: setup lint
-	$(PY) -m pytest --cov -n 2 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest $(COV) -n 2 --dist loadfile --no-loadscope-reorder
 
 # Everything that needs no ranks, no kernel and no TensorFlow, in a minute and a half: for every change.
 test-fast: setup

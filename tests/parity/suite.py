@@ -39,7 +39,7 @@ THEMES = (
     "examples",
     "earlier_cells",
 )
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 """No case takes as long, even on ranks that share a core; then its world is ended."""
 OTHERS_S = 5.0
 """How long a rank whose case failed waits for the others to come to its end too."""
