@@ -99,9 +99,9 @@ def run(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
-        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
-            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
-            steps only: what has code of yours keeps equal shares.
+        balance: shares of a batch follow the ranks' pace, soon or never. Neither said, they do so where ranks
+            differ by more than 10 % for long. The numbers are the same. In a Keras fit; loops by hand keep
+            equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
@@ -197,9 +197,9 @@ def search(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
-        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
-            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
-            steps only: what has code of yours keeps equal shares.
+        balance: shares of a batch follow the ranks' pace, soon or never. Neither said, they do so where ranks
+            differ by more than 10 % for long. The numbers are the same. In a Keras fit; loops by hand keep
+            equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.
@@ -300,9 +300,9 @@ def ablate(
         warmup_epochs: epochs until the scaled rate.
         sync_batchnorm: batch norm over the global batch, the default. Without it, each rank takes its moments
             over its own rows, which is said.
-        balance: ranks' shares of a batch follow their pace, soon. Without it they do so where ranks differ by
-            more than 10 % for long, and with --no-balance never. The numbers are the same. Of Keras' own
-            steps only: what has code of yours keeps equal shares.
+        balance: shares of a batch follow the ranks' pace, soon or never. Neither said, they do so where ranks
+            differ by more than 10 % for long. The numbers are the same. In a Keras fit; loops by hand keep
+            equal shares.
         verify: do steps prove themselves, auto or off; or compare so many with one rank. `auto`: steps that
             contain code of yours prove themselves at their calls 1, 2, 4, 8, …. A number (of a run): before
             training, so many steps are compared on one rank and on `workers`, and a difference is refused.

@@ -285,10 +285,9 @@ class RunOptions:
         action=BooleanOptionalAction, more="Without it, each rank takes its moments over its own rows, which is said.",
     )  # fmt: skip
     balance: bool | None = option(
-        None, "ranks' shares of a batch follow their pace, soon: --balance", group=PROMISE, told=True,
-        action=BooleanOptionalAction, more="Without it they do so where ranks differ by more than 10 % for long, and "
-        "with --no-balance never. The numbers are the same. Of Keras' own steps only: what has code of yours keeps "
-        "equal shares.",
+        None, "shares of a batch follow the ranks' pace, soon or never: --no-balance", group=PROMISE, told=True,
+        action=BooleanOptionalAction, more="Neither said, they do so where ranks differ by more than 10 % for long. "
+        "The numbers are the same. In a Keras fit; loops by hand keep equal shares.",
     )  # fmt: skip
     verify: str | int | bool = option(
         "auto", "do steps prove themselves, auto or off; or compare so many with one rank: --verify 3", group=PROMISE,

@@ -79,7 +79,7 @@ def test_an_option_of_another_call_is_found(call: str, typed: dict[str, Any], fl
     [
         ("%%oblivious --work", ["--workers", "--workers-per-trial"]),
         ("%%oblivious -w 2 --sync", ["--sync-batchnorm"]),
-        ("%%oblivious --no-", ["--no-sync-batchnorm"]),
+        ("%%oblivious --no-", ["--no-balance", "--no-sync-batchnorm"]),
         ("%%oblivious --engine ", ["auto", "horovod", "mpi"]),
         ("%%oblivious --pruner m", ["median"]),
         ("%%oblivious --trials ", []),

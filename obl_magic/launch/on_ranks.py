@@ -276,10 +276,10 @@ class LaunchedRun:
         self._ranks, self._hosts, _ = self._asked_size
         self._asked_size, self._scaled = None, True
 
-    def _moves(self) -> bool:
-        """Whether another size was asked for, and an epoch was kept since."""
+    def _moves(self) -> bool | None:
+        """Whether an epoch was kept since another size was asked for; None where none was."""
         if self._asked_size is None:
-            return False
+            return None
         return self._ledger.folder.kept_s() > self._asked_size[2]
 
     def _worth_another(self, status: str) -> bool:

@@ -57,7 +57,7 @@ class Watched:
         clock: by which the run is judged; made here if None.
         deadline_s: when it must be over, on that clock.
         stays: the world outlives a job that ends well.
-        moves: whether somebody wants the job to go on in another world, and what is kept of it will do.
+        moves: whether what is kept of the job will do for another world; None where nobody wants it to go on in one.
 
     Attributes:
         lost_ranks: that went away without a word.
@@ -73,14 +73,14 @@ class Watched:
         clock: Awake | None = None,
         deadline_s: float | None = None,
         stays: bool = False,
-        moves: Callable[[], bool] = lambda: False,
+        moves: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self._moves = moves
         self._world, self._ledger, self._options = channel.world, ledger, options
         self._ranks = options.workers or 1
         self._stopping, self._deadline_s, self._stays = stopping, deadline_s, stays
         self._turned = threading.Event()
-        self._asked_to_stop = self._noted = self._ended_late = False
+        self._asked_to_stop = self._asked_to_keep = self._noted = self._ended_late = False
         self._clock, self._waited_s = clock or Awake(), 0.0
         self._lookout = stall.Lookout(self._ranks, self._clock.now())
         self._looks_again_s = self._clock.now() + LOOKS_EVERY_S
@@ -151,9 +151,13 @@ class Watched:
                 if self._stopping.count > 1 or now >= patience:
                     status, error = "interrupted", "interrupted"
                     break
-            if self._moves():
+            moves = self._moves()
+            if moves:
                 self._world.stop()
                 return MOVES, ""
+            if moves is False and not self._asked_to_keep:
+                self._asked_to_keep = True
+                self._world.ask_to_keep()
             if self._deadline_s is not None and now > self._deadline_s:
                 status, error = "timed out", f"the run passed its timeout of {self._options.timeout:g} s"
                 break

@@ -365,8 +365,7 @@ class Run:
     def scale(self, workers: int | None = None, hosts: str | Sequence[str] | None = None) -> None:
         """Has the run go on in a world of another size, or on other hosts, with the same numbers.
 
-        It moves when the next epoch is kept: with ``retries`` at the end of the epoch, else within some ten seconds of
-        training.
+        It moves at the end of the epoch that is under way.
 
         Args:
             workers: ranks; by default as many as the hosts have places.

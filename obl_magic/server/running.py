@@ -132,9 +132,10 @@ class Running:
 
     def end(self) -> None:
         """It takes no more requests, and ends with the last of its worlds."""
+        imports = not self.is_ready  # asked first: who listens takes the end of the connection for its answer
         with contextlib.suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)
-        if not self.is_ready:  # it is still importing
+        if imports:
             self._process.send_signal(signal.SIGKILL)
 
     def start(

@@ -1,4 +1,4 @@
-"""What rank 0 hears from its kernel, line by line: jobs, answers, and the wish to stop. Runs nothing."""
+"""What rank 0 hears from its kernel, line by line: jobs, answers, and the wishes to stop and to keep. Runs nothing."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Orders:
                 self._jobs.put(said)
             elif "prune" in said:
                 self._answers.put(bool(said["prune"]))
-            elif said.get("stop") and self._reporter is not None:
-                self._reporter.stop_asked = True
+            elif self._reporter is not None:
+                self._reporter.stop_asked |= bool(said.get("stop"))
+                self._reporter.keep_asked |= bool(said.get("keep"))
         os._exit(EXIT_ORPHANED)

@@ -32,6 +32,7 @@ class Reporter:
         validating: an evaluation is.
         turned: set when that changes.
         stop_asked: the user wants the run to stop at the next step boundary.
+        keep_asked: where the function is, is to be kept at the end of each epoch.
         waiting: gives the seconds spent so far in waiting for other ranks.
         share: of each batch, this rank's, where ranks differ in pace; None where shares are equal.
         checkpoint: keeps, or gives back, what a loop by hand remembers; how often it was kept before.
@@ -50,7 +51,7 @@ class Reporter:
         self.begun = False
         self.ticks = 0
         self.turned = threading.Event()
-        self.stop_asked = False
+        self.stop_asked = self.keep_asked = False
         self.waiting: Callable[[], float] = lambda: 0.0
         self.share: float | None = None
         self.checkpoint: Callable[[Sequence[Any]], int] = lambda what: 0

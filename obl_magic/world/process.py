@@ -148,6 +148,10 @@ class World:
         """Tells rank 0 that the run is to stop at the next step boundary."""
         self._tell({"stop": True})
 
+    def ask_to_keep(self) -> None:
+        """Tells rank 0 to keep where the function is at the end of each epoch from now on, whatever that costs."""
+        self._tell({"keep": True})
+
     def _tell(self, message: Mapping[str, object]) -> None:
         """A line to rank 0. A world that is already gone is noticed elsewhere."""
         assert self._launcher.stdin is not None

@@ -88,6 +88,19 @@ def test_a_run_moves_to_other_sizes(home: Path, undisturbed: list[np.ndarray]) -
         run.scale(2)
 
 
+def test_a_run_without_restarts_moves_at_the_end_of_its_epoch(
+    home: Path, undisturbed: list[np.ndarray]
+) -> None:
+    """It is kept for that, whatever it costs."""
+    run = obl_magic.run(
+        lasting.two_fits, workers=2, args={"folder": str(home)}, background=True, quiet=True, engine="mpi"
+    )
+    _until_stepped(run, 1)
+    run.scale(1)
+    _is_as(run, undisturbed)
+    assert [world["workers"] for world in run.worlds] == [2, 1]
+
+
 def test_without_least_number_a_restart_is_as_large_as_before(
     home: Path, undisturbed: list[np.ndarray]
 ) -> None:

@@ -97,7 +97,10 @@ class HorovodCollectives(Agreed):
         if known and tf.executing_eagerly():
             agree(())
             return list(tensors)
-        zero = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
+        with tf.control_dependencies(
+            tensors
+        ):  # a branch of tf.cond begins before what is given to it is there
+            zero = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
         zero.set_shape([])
         first, *others = tensors
         alone = verb != "sum"  # sums are one operation, which needs to wait for one of its tensors only

@@ -65,12 +65,12 @@ class Adapter:
         self._writer = OneWriter(world)
         self._noise = Gradients()
         exact = self._steps.exact_logs if world.size > 1 else _as_they_are
-        kept = Checkpoints(
-            world, folder, settings.goes_on, settings.keep_each_epoch, settings.keep_every_s, reporter.note
-        )
-        self._loop = LoopCheckpoints(
-            world, folder, settings.goes_on, settings.keep_each_epoch, self._state, reporter.note
-        )
+
+        def each_epoch() -> bool:
+            return settings.keep_each_epoch or reporter.keep_asked
+
+        kept = Checkpoints(world, folder, settings.goes_on, each_epoch, settings.keep_every_s, reporter.note)
+        self._loop = LoopCheckpoints(world, folder, settings.goes_on, each_epoch, self._state, reporter.note)
         reporter.checkpoint = self._loop
         self._monitor = Monitor(
             world,

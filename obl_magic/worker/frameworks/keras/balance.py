@@ -139,7 +139,7 @@ class Balance:
             return
         if stepped < max(self._settled, 2):  # built and traced, or other shares are still in use
             return self._forget()
-        over, stretch_s, times = _SOON if self._soon and data._obl_shares is not None else _LONG
+        over, stretch_s, times = _SOON if self._soon and data.obl_shares is not None else _LONG
         if everyone[0][1] < 1e6 * stretch_s or self._steps < _STEPS:
             return None
         busy = [max(1, busy_us) for busy_us, _ in everyone]
@@ -153,8 +153,8 @@ class Balance:
 
     def _follow(self, parts: tuple[int, ...], model: Any, data: Any) -> None:
         self._world.parts = parts
-        if data._obl_shares is not None:
-            data._obl_shares.turn(data._steps_seen + MARGIN)
+        if data.obl_shares is not None:
+            data.obl_shares.turn(data._steps_seen + MARGIN)
         else:  # its calls are shared, as they were traced
             model.make_train_function(force=True)
         self._reporter.share = parts[self._world.rank] / SCALE

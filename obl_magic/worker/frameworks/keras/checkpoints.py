@@ -70,7 +70,7 @@ class Checkpoints:
         world: the collectives.
         folder: the run's folder, or None: nothing is kept.
         goes_on: an earlier world may have kept something.
-        each_epoch: keep every epoch, whatever it costs; else only as often as costs little.
+        each_epoch: whether every epoch is kept now, whatever it costs; else only as often as costs little.
         every_s: seconds after which a fit is kept inside an epoch, too, or None.
         note: says a sentence about the run.
     """
@@ -80,7 +80,7 @@ class Checkpoints:
         world: Collectives,
         folder: RunDir | None,
         goes_on: bool,
-        each_epoch: bool,
+        each_epoch: Callable[[], bool],
         every_s: float | None,
         note: Callable[[str, str], None],
     ) -> None:
@@ -170,7 +170,7 @@ class Checkpoints:
 
     def keep(self, callbacks: Any, epoch: int, stepped: int, done: bool) -> None:
         """Writes down where a fit is after an epoch, if that is due; on rank 0."""
-        wait = 0.0 if self._each_epoch else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
+        wait = 0.0 if self._each_epoch() else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
         if self._folder is None or self._world.rank != 0 or time.perf_counter() - self._kept_s < wait:
             return
         self._write(callbacks, epoch, stepped, done)

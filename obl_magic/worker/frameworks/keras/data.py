@@ -58,7 +58,7 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
         def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
             original(self, distribute_strategy, *args, **kwargs)
             adapter, batches = self.data_adapter, self._distributed_dataset
-            self._obl_shares = shares = Shares(world)
+            self.obl_shares = shares = Shares(world)
             if isinstance(adapter, ArrayDataAdapter):
                 _check_same(world, adapter)
                 if batch == "per-worker":
@@ -80,8 +80,8 @@ def install(patches: Patches, world: Collectives, batch: str, note: Callable[[st
 
     def begins(original: Any) -> Any:
         def _get_iterator(self: Any) -> Any:
-            if self._obl_shares is not None:
-                self._obl_shares.begin()
+            if self.obl_shares is not None:
+                self.obl_shares.begin()
             return original(self)
 
         return _get_iterator
@@ -96,7 +96,7 @@ def whole_batches(iterator: Any) -> None:
     Args:
         iterator: Keras' epoch iterator, before it is iterated.
     """
-    iterator._distributed_dataset, iterator._obl_shares = iterator._obl_whole(), None
+    iterator._distributed_dataset, iterator.obl_shares = iterator._obl_whole(), None
 
 
 def _check_same(world: Collectives, adapter: Any) -> None:

@@ -74,7 +74,7 @@ class LoopCheckpoints:
         world: the collectives.
         folder: the run's folder, or None: nothing is kept.
         goes_on: an earlier world may have kept something.
-        each_epoch: keep at every call, whatever it costs; else only as often as costs little.
+        each_epoch: whether every call keeps now, whatever it costs; else only as often as costs little.
         state: makes variables rank 0's.
         note: says a sentence about the run.
     """
@@ -84,7 +84,7 @@ class LoopCheckpoints:
         world: Collectives,
         folder: RunDir | None,
         goes_on: bool,
-        each_epoch: bool,
+        each_epoch: Callable[[], bool],
         state: SharedState,
         note: Callable[[str, str], None],
     ) -> None:
@@ -100,7 +100,7 @@ class LoopCheckpoints:
 
     def install(self, patches: Patches) -> None:
         """Watches which datasets are shuffled, and passes over them."""
-        patches.replace(_Dataset, "shuffle", self._shuffle)
+        patches.replace(_Dataset, "shuffle", self._note_shuffle)
         patches.replace(_Dataset, "__iter__", self._iterate)
 
     def __call__(self, what: Sequence[Any]) -> int:
@@ -172,7 +172,7 @@ class LoopCheckpoints:
         return None
 
     def _keep(self, what: Sequence[Any], kinds: Sequence[str]) -> None:
-        wait = 0.0 if self._each_epoch else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
+        wait = 0.0 if self._each_epoch() else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
         if not self._why and any(ref() is not None for ref in self._early):
             self._give_up(ITERATOR)
         if self._folder is None or self._why or self._world.rank != 0:
@@ -197,7 +197,7 @@ class LoopCheckpoints:
         self._kept_s = time.perf_counter()
         self._cost_s = self._kept_s - began_s
 
-    def _shuffle(self, original: Any) -> Any:
+    def _note_shuffle(self, original: Any) -> Any:
         def shuffle(dataset: Any, *args: Any, **kwargs: Any) -> Any:
             made = original(dataset, *args, **kwargs)
             if not self._begun and tf.executing_eagerly():
