@@ -14,6 +14,14 @@ def is_server(process: psutil.Process) -> bool:
     return False
 
 
+def command(process: psutil.Process) -> str:
+    """Its command line; "" where it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def worlds() -> list[psutil.Process]:
-    """Every process below this one but its fork server."""
-    return [child for child in psutil.Process().children(recursive=True) if not is_server(child)]
+    """Every process below this one but its fork server and the tracker of multiprocessing."""
+    below = psutil.Process().children(recursive=True)
+    return [child for child in below if not is_server(child) and "resource_tracker" not in command(child)]

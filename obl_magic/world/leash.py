@@ -27,6 +27,8 @@ from collections.abc import Callable
 
 GRACE_S = 2.0
 """What the launcher has to tidy up when the world is ended (Open MPI may take two seconds over dead ranks)."""
+AGAIN_S = 0.3
+"""After which a launcher without ranks is told again: salloc that has not heard yet what its job is called goes on."""
 BY_THEMSELVES_S = 1.0
 """What the processes that a launcher leaves behind have to end by themselves, as trackers of resources do."""
 ALL_GONE_S = 5.0
@@ -126,17 +128,20 @@ class Leash:
     def _end_at_once(self) -> None:
         """Kills all but the launcher, which is held meanwhile so that it starts nothing new."""
         _send(self._launcher, signal.SIGSTOP)
-        if not self._kill(but=self._launcher):
-            _send(
-                self._launcher, signal.SIGTERM
-            )  # it waits for something else than the ranks' end: for Slurm, say
+        alone = not self._kill(
+            but=self._launcher
+        )  # it waits for something else than the ranks' end: for Slurm, say
+        if alone:
+            _send(self._launcher, signal.SIGTERM)
         _send(self._launcher, signal.SIGCONT)
         until = time.monotonic() + GRACE_S
         while not self._has_ended():
             left_s = until - time.monotonic()
-            if signal.SIGTERM in self._ear.hear(left_s) or left_s <= 0:
+            if signal.SIGTERM in self._ear.hear(min(left_s, AGAIN_S) if alone else left_s) or left_s <= 0:
                 _send(self._launcher, signal.SIGKILL)
                 break
+            if alone:
+                _send(self._launcher, signal.SIGTERM)
 
     def _end_the_rest(self, by_themselves_s: float) -> None:
         """Kills what the launcher has left, after a while in which it may end by itself."""
