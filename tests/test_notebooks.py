@@ -119,7 +119,7 @@ def test_notebooks_are_kept_with_what_they_show(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
+@pytest.mark.slow
 def test_the_notebook_of_one_to_four_ranks_gives_the_same_numbers(home: Path) -> None:
     """Three ranks share 64 rows unevenly; the report proves the first steps."""
     notebook = executed("06_unchanged", home)
@@ -129,7 +129,7 @@ def test_the_notebook_of_one_to_four_ranks_gives_the_same_numbers(home: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
+@pytest.mark.slow
 def test_the_notebook_of_failures_shows_a_sentence_for_each(home: Path) -> None:
     """Two are refused before anything is started; three fail on ranks; one goes on by itself."""
     notebook = executed("07_failures", home)
@@ -140,7 +140,7 @@ def test_the_notebook_of_failures_shows_a_sentence_for_each(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
+@pytest.mark.slow
 def test_the_search_notebook_finds_a_best_trial_and_goes_on(home: Path) -> None:
     """Ten trials, then two more of the same search; Optuna holds the same best; a bad space is one line."""
     notebook = executed("02_search", home)
@@ -167,7 +167,7 @@ def test_the_search_notebook_finds_a_best_trial_and_goes_on(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
+@pytest.mark.slow
 def test_the_ablation_notebook_ranks_twelve_components(home: Path) -> None:
     """The base and twelve components, three runs each; the layer that all hangs on is the most harmful to lose."""
     notebook = executed("03_ablation", home)
@@ -204,7 +204,7 @@ def test_the_ablation_notebook_ranks_twelve_components(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
+@pytest.mark.slow
 def test_the_chain_notebook_hands_on_parameters_and_weights(home: Path) -> None:
     """Explored, searched, trained on two ranks from the best trial, ablated: each run knows where it came from."""
     notebook = executed("04_chain", home)

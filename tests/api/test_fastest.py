@@ -10,7 +10,7 @@ import obl_magic
 from obl_magic.api.fastest import Fastest
 from obl_magic.errors import UsageProblem
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 def _small() -> list[float]:

@@ -16,7 +16,6 @@ import pytest
 from browsing import CHROMIUM, Notebook, browser, jupyter, until, written
 
 pytestmark = [
-    pytest.mark.in_turn,
     pytest.mark.slow,
     pytest.mark.timing,
     pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium (Debian: apt-get install chromium)"),

@@ -14,7 +14,6 @@ import pytest
 from browsing import until
 
 pytestmark = [
-    pytest.mark.in_turn,
     pytest.mark.slow,
     pytest.mark.timing,
     pytest.mark.skipif(not shutil.which("tmux"), reason="there is no tmux (Debian: apt-get install tmux)"),

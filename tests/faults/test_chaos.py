@@ -16,7 +16,7 @@ from undisturbed import weights
 import obl_magic
 from obl_magic.runs.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 1)
 WORKERS = 4

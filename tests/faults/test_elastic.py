@@ -17,7 +17,7 @@ import obl_magic
 from obl_magic.errors import UsageProblem
 from obl_magic.runs.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 1)
 

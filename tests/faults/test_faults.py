@@ -12,7 +12,7 @@ import pytest
 import obl_magic
 from obl_magic.errors import RankDied
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SAID_WITHIN_S = {"raises": 1.0, "exits": 2.0, "is killed": 2.0, "crashes": 2.0}
 """From the fault to the end of the run, with no process left."""

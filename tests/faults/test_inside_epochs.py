@@ -17,7 +17,7 @@ import pytest
 import obl_magic
 from obl_magic.errors import UsageProblem
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 KINDS = ("arrays", "tf.data", "PyDataset", "own step")
 ENDED_AFTER = 35

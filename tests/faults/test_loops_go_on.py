@@ -13,7 +13,7 @@ import pytest
 
 import obl_magic
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 def _alone(**args: Any) -> dict[str, Any]:

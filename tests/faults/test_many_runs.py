@@ -10,7 +10,7 @@ import psutil
 import pytest
 from kernel import Kernel
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 RUNS = 200 if os.environ.get("OBL_FAULTS") == "all" else 28
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from kernel import Cell, Kernel, gone
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 WITHIN_S = 40.0
 """A run whose function takes a moment has ended by then, on a machine with more ranks than processors."""

@@ -14,7 +14,7 @@ import time
 import pytest
 from simulated import Hosts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.in_turn]
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SEEDS = range(10 if os.environ.get("OBL_FAULTS") == "all" else 0)
 

@@ -134,7 +134,6 @@ def on_ranks(
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
 def test_measures_by_what_passes_alone(alone: processes.Records) -> None:
     """A test that fails or is skipped in a plain process says nothing about ranks."""
     assert [name.removeprefix(f"{FILE}::") for name in verdicts.passed_alone(alone)] == list(KINDS)
@@ -142,7 +141,6 @@ def test_measures_by_what_passes_alone(alone: processes.Records) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
 def test_every_way_to_differ_is_seen(alone: processes.Records, on_ranks: processes.Records) -> None:
     """Each kind is told apart, and the tests after it run."""
     found = {name: verdicts.judge(f"{FILE}::{name}", on_ranks, 2).kind for name in KINDS}
@@ -150,14 +148,12 @@ def test_every_way_to_differ_is_seen(alone: processes.Records, on_ranks: process
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
 def test_a_world_stays_as_long_as_its_ranks_agree(on_ranks: processes.Records) -> None:
     """Failures that are the same on all ranks cost no world; each of the three partings costs one."""
     assert on_ranks.worlds == 4
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
 def test_the_report_holds_all_that_differs(
     alone: processes.Records, on_ranks: processes.Records, tmp_path: Path
 ) -> None:
@@ -225,7 +221,6 @@ TROUBLED = """
 
 
 @pytest.mark.slow
-@pytest.mark.in_turn
 def test_what_differs_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A hang that does not come back is told and let be; what another test causes still differs."""
     tests = tmp_path / "tests"

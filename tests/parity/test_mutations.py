@@ -10,7 +10,7 @@ import worlds
 from conftest import Outcome
 from mutations import SLUGS
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
+pytestmark = pytest.mark.slow
 
 WORKERS = 3
 IN_ORDER = ("arrays_in_order_last_batch_of_one", "dataset_batched")

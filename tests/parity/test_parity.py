@@ -35,14 +35,12 @@ def test_every_case_is_compared_somewhere() -> None:
     assert set(COVERING.values()) == set(WORLDS)
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("case", ON_ONE_RANK)
 def test_one_rank_changes_nothing(case: str, outcomes: Outcome) -> None:
     """On one rank a case gives the numbers that it gives in plain Python, without this package."""
     assert not compare.differences(value(outcomes(None), case), value(outcomes(1), case))
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize(("workers", "case"), on("mpi"))
 def test_same_numbers(case: str, workers: int, outcomes: Outcome) -> None:
     """On N ranks a case gives the numbers of plain Python, on every rank; here with the engine ``mpi``."""

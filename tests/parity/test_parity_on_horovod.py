@@ -11,7 +11,6 @@ pytestmark = pytest.mark.slow
 ENGINE = "horovod"
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize(("workers", "case"), on(ENGINE))
 def test_same_numbers(case: str, workers: int, outcomes: Outcome) -> None:
     """On N ranks a case gives the numbers of plain Python, on every rank."""

@@ -92,7 +92,6 @@ def _shares(run: obl_magic.Run) -> list[float | None]:
 
 
 @pytest.mark.timing
-@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("kind", "engine", "workers"),
     [("arrays", "mpi", 2), ("tf.data", "horovod", 2), ("PyDataset", "mpi", 3), ("generator", "horovod", 2)],
@@ -118,7 +117,6 @@ def test_a_slow_rank_gets_less_and_the_numbers_stay(home: Path, kind: str, engin
         np.testing.assert_allclose(run.value["history"][name], curve, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.in_turn
 def test_shares_stay_equal_where_the_user_says_so(home: Path) -> None:
     """And nothing is said about them."""
     run = obl_magic.run(
