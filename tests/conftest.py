@@ -54,7 +54,7 @@ LONGEST = (
 
 
 PARTS = 4
-"""A landing (``OBL_PART=K``) tries every fourth of a file's tests that are marked ``slow``, four in a row try all."""
+"""A landing (``OBL_PART=K``) tries every fourth of a file's tests that are marked ``slow`` or ``timing``, four in a row try all."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -77,7 +77,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _of_other_turns(items: list[pytest.Item], part: int) -> dict[pytest.Item, None]:
     seen: dict[Path, int] = {}
     found = {}
-    for item in (each for each in items if each.get_closest_marker("slow")):
+    for item in (
+        each for each in items if each.get_closest_marker("slow") or each.get_closest_marker("timing")
+    ):
         number = seen[item.path] = seen.get(item.path, -1) + 1
         if number % PARTS != part:
             found[item] = None
