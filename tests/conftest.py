@@ -54,7 +54,7 @@ LONGEST = (
 
 
 PARTS = 4
-"""A landing (``OBL_PART=K``) tries every fourth of a file's tests marked ``slow`` or ``timing``; four in a row try all."""
+"""A landing (``OBL_PART=K``) tries every fourth of a file's tests marked ``slow`` or ``timing``: four in a row, all."""
 
 
 @pytest.hookimpl(trylast=True)
