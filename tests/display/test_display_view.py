@@ -83,6 +83,21 @@ def test_a_slow_rank_shows_in_who_never_waits_for_the_others() -> None:
     assert view(HEADER, fold(state, Ended(-1, 104.0, "interrupted", "")), 105.0).ranks == "ranks 0-2 stopped"
 
 
+def test_shares_that_follow_the_pace_are_shown_with_it() -> None:
+    """In the line of the ranks, and in the panel's."""
+    beats = [
+        Heartbeat(rank, 102.0, 9, "", fitting=True, step_s=0.01, waited=0.0, share=share)
+        for rank, share in ((0, 0.754), (1, 0.246))
+    ]
+    shown = view(HEADER, folded(started(0), started(1), *beats), 103.0)
+    assert shown.ranks.startswith(
+        "rank 0 running at 10 ms a step, 0 % waiting, 75 % of a batch · "
+        "rank 1 running at 10 ms a step, 0 % waiting, 25 % of a batch"
+    )
+    assert [pace.share for pace in shown.paces] == ["75 % of a batch", "25 % of a batch"]
+    assert "10 ms · 0 % wait · 75 % of a batch" in panel_html(shown)
+
+
 def test_a_fit_shows_where_it_is_in_epochs_steps_and_the_whole() -> None:
     """The fraction is over all epochs, not over this one."""
     shown = view(HEADER, folded(started(0), progress(3, 5, 120, 480, 12345.6)), 183.0)

@@ -138,10 +138,11 @@ class Balance:
         if not self._works or data is None:
             return
         if stepped < max(self._settled, 2):  # built and traced, or other shares are still in use
-            return self._forget()
+            self._forget()
+            return
         over, stretch_s, times = _SOON if self._soon and data.obl_shares is not None else _LONG
         if everyone[0][1] < 1e6 * stretch_s or self._steps < _STEPS:
-            return None
+            return
         busy = [max(1, busy_us) for busy_us, _ in everyone]
         self._forget()
         self._uneven = self._uneven + 1 if max(busy) * len(busy) > over * sum(busy) else 0
@@ -149,7 +150,6 @@ class Balance:
             self._uneven, self._soon = 0, True
             self._follow(following(self._world.parts, busy), model, data)
             self._settled = stepped + 2 * MARGIN + data.steps_per_execution
-        return None
 
     def _follow(self, parts: tuple[int, ...], model: Any, data: Any) -> None:
         self._world.parts = parts
