@@ -15,13 +15,13 @@ def test_outside_a_run_it_does_nothing() -> None:
     assert obl_magic.checkpoint(object(), [1], {"a": 1}) == 0
 
 
-def test_a_function_without_keras_runs_as_ever(home: Path) -> None:
-    """There is nothing to go on with."""
+def test_a_function_that_does_not_go_on_begins_at_its_first_epoch(home: Path) -> None:
+    """There is nothing to go on with, in the kernel either."""
 
     def count() -> list[int]:
         return [obl_magic.checkpoint([1]) for _ in range(3)]
 
-    assert obl_magic.run(count, quiet=True).value == [0, 0, 0]
+    assert obl_magic.run(count, quiet=True).value[0] == 0
 
 
 @pytest.mark.slow

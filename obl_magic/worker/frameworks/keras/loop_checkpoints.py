@@ -95,11 +95,13 @@ class LoopCheckpoints:
         self._why = ""
         self._shuffled: list[weakref.ref[Any]] = []
         self._passes: list[int] = []
-        self._early: list[weakref.ref[Any]] = []
+        self._early: weakref.WeakSet[Any] = weakref.WeakSet()
         self._kept_s, self._cost_s = time.perf_counter(), 0.0
 
     def install(self, patches: Patches) -> None:
-        """Watches which datasets are shuffled, and passes over them."""
+        """Watches which datasets are shuffled, and passes over them, where anything is kept."""
+        if self._folder is None:
+            return
         patches.replace(_Dataset, "shuffle", self._note_shuffle)
         patches.replace(_Dataset, "__iter__", self._iterate)
 
@@ -173,7 +175,7 @@ class LoopCheckpoints:
 
     def _keep(self, what: Sequence[Any], kinds: Sequence[str]) -> None:
         wait = 0.0 if self._each_epoch() else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
-        if not self._why and any(ref() is not None for ref in self._early):
+        if not self._why and len(self._early) > 0:
             self._give_up(ITERATOR)
         if self._folder is None or self._why or self._world.rank != 0:
             return
@@ -214,7 +216,7 @@ class LoopCheckpoints:
             if not tf.executing_eagerly():
                 return iterator
             if not self._begun:
-                self._early.append(weakref.ref(iterator))
+                self._early.add(iterator)
                 return iterator
             for number, repeats in _shuffles_in(dataset):
                 self._passes[number] += 1
