@@ -1,23 +1,27 @@
 """What a slow rank costs, with equal shares and with shares that follow the ranks' pace.
 
-Two ranks with a processor each; on the last one's run programs that only count, so that it has a half or a third of it.
+On two ranks; a row takes two or three times as long on the last one. Rows wait rather than compute, so that neither the
+scheduler nor other programs of the machine have a part in it.
 """
 
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 from ratios import Goal, Line, interleaved
 
 import obl_magic
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+import slowed  # the training whose numbers the tests compare
+
 SLOWED = (1, 2, 3)
 ENGINES = ("mpi", "horovod")
-BATCH, STEPS, EPOCHS, COUNTED = 256, 12, 8, 3
-COUNTS = "import os; os.sched_setaffinity(0, {1})\nwhile True: pass"
+EPOCHS, COUNTED = 6, 2
 
 
 def measure(quick: bool) -> list[Line]:
@@ -43,38 +47,8 @@ def measure(quick: bool) -> list[Line]:
     return lines
 
 
-def train() -> list[float]:
-    """Seconds of each epoch of the CNN; each rank on a processor of its own. The ranks are told apart to slow one."""
-    import os
-    import time
-
-    import keras
-    import workloads
-
-    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), {rank})
-    model = workloads.cnn()
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01), loss)
-    x, y = workloads.WORKLOADS["cnn"].data(BATCH * STEPS)
-    began: list[float] = []
-    took: list[float] = []
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: began.append(time.perf_counter()),
-        on_epoch_end=lambda epoch, logs: took.append(time.perf_counter() - began[-1]),
-    )
-    model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, callbacks=[watch], verbose=0)
-    return took
-
-
 def _epoch_s(engine: str, slow: int, balanced: bool) -> float:
-    counting = [subprocess.Popen([sys.executable, "-c", COUNTS]) for _ in range(slow - 1)]
-    try:
-        run = obl_magic.run(train, workers=2, engine=engine, balance=balanced, quiet=True)
-    finally:
-        for each in counting:
-            each.kill()
-            each.wait()
-    took: list[float] = run.value
+    args = {"times": float(slow), "epochs": EPOCHS}
+    run = obl_magic.run(slowed.fit, workers=2, engine=engine, args=args, balance=balanced, quiet=True)
+    took: list[float] = run.value["took"]
     return statistics.median(took[-COUNTED:])

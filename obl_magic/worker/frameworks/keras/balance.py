@@ -29,6 +29,12 @@ _STEPS = 4
 """In a stretch by which ranks are judged, at least."""
 
 
+_BETTER = 0.98
+"""Of what a step took before: what it takes at most with shares that are kept."""
+_RESTS = 20
+"""Stretches for which nothing is tried after shares that made no step shorter."""
+
+
 class _Patience(NamedTuple):
     """When shares follow: after so many stretches in a row in which one rank was so much busier than the mean."""
 
@@ -86,7 +92,7 @@ class Shares:
 
 
 class Balance:
-    """Measures the ranks' paces in a fit, and makes their shares follow them.
+    """Measures the ranks' paces in a fit, and makes their shares follow them as long as steps get shorter by it.
 
     Args:
         world: the collectives, whose parts it sets.
@@ -98,14 +104,15 @@ class Balance:
         self._world, self._reporter = world, reporter
         self._works = world.size > 1 and asked is not False
         self._soon = asked is True
-        self._uneven = self._settled = 0
+        self._uneven = self._settled = self._rests = 0
+        self._before: tuple[tuple[int, ...], float] | None = None
         self._began: tuple[float, float] | None = None
         self._noted = False
         self.begin()
 
     def begin(self) -> None:
         """A fit begins."""
-        self._settled = 0
+        self._settled, self._before = 0, None
         self._forget()
 
     def resume(self) -> None:
@@ -144,20 +151,28 @@ class Balance:
         if everyone[0][1] < 1e6 * stretch_s or self._steps < _STEPS:
             return
         busy = [max(1, busy_us) for busy_us, _ in everyone]
+        step_us = everyone[0][1] / self._steps
         self._forget()
+        (parts, before_us), self._before = self._before or ((), step_us), None
+        if parts and step_us > _BETTER * before_us:  # who was busy was not so with its rows
+            self._rests = _RESTS
+            self._follow(parts, model, data, stepped)
+            return
+        self._rests = max(0, self._rests - 1)
         self._uneven = self._uneven + 1 if max(busy) * len(busy) > over * sum(busy) else 0
-        if self._uneven >= times:
+        if self._uneven >= times and not self._rests:
             self._uneven, self._soon = 0, True
-            self._follow(following(self._world.parts, busy), model, data)
-            self._settled = stepped + 2 * MARGIN + data.steps_per_execution
+            self._before = self._world.parts, step_us
+            self._follow(following(self._world.parts, busy), model, data, stepped)
 
-    def _follow(self, parts: tuple[int, ...], model: Any, data: Any) -> None:
+    def _follow(self, parts: tuple[int, ...], model: Any, data: Any, stepped: int) -> None:
         self._world.parts = parts
+        self._settled = stepped + 2 * MARGIN + data.steps_per_execution
         if data.obl_shares is not None:
             data.obl_shares.turn(data._steps_seen + MARGIN)
         else:  # its calls are shared, as they were traced
             model.make_train_function(force=True)
-        self._reporter.share = parts[self._world.rank] / SCALE
+        self._reporter.share = parts[self._world.rank] / sum(parts)
         if not self._noted:
             self._noted = True
             shares = ", ".join(f"rank {rank} {part / SCALE:.0%}" for rank, part in enumerate(parts))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import obl_magic
-from obl_magic.worker.frameworks.keras.balance import SCALE, Shares, following
+from obl_magic.worker.frameworks.keras.balance import SCALE, Balance, Shares, following
 from obl_magic.worker.frameworks.keras.shards import bounds
 
 pytestmark = pytest.mark.slow
@@ -79,6 +79,29 @@ def test_new_shares_hold_from_a_batch_on_and_at_once_in_a_new_pass() -> None:
     assert [of(19), of(20)] == [(8, 10), (9, 10)]
     shares.begin()
     assert of(0) == (9, 10)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_shares_that_make_no_step_shorter_are_taken_back(helps: bool) -> None:
+    """A rank may be busy with something else than its rows; then fewer of them do not help."""
+    world: Any = SimpleNamespace(rank=0, size=2, parts=(1, 1), waited_s=0.0)
+    said: list[str] = []
+    reporter: Any = SimpleNamespace(share=None, note=lambda code, text: said.append(text))
+    data: Any = SimpleNamespace(obl_shares=Shares(world), steps_per_execution=1, _steps_seen=0)
+    balance = Balance(world, reporter, asked=True)
+    stepped = seen = 0
+    for _ in range(12):
+        stepped, data._steps_seen = stepped + 50, data._steps_seen + 50
+        balance._steps = 50
+        first = world.parts[0] / sum(world.parts)
+        busy = [first * 2.0 if helps else 1.2, 1 - first if helps else 0.8]
+        step_s = max(busy) if helps else 1.2
+        everyone = [(round(1e6 * each), round(1.5e6 * step_s)) for each in busy]
+        balance.compare(everyone, None, data, stepped)
+        seen = seen or int(world.parts != (1, 1))
+    assert seen, "nothing was tried"
+    assert said[0].startswith("ranks differ in pace")
+    assert world.parts == (333, 667) if helps else world.parts == (1, 1)
 
 
 def _alone(kind: str) -> dict[str, Any]:
