@@ -104,7 +104,7 @@ def fits() -> None:
         data.interleave(lambda a, b: tf.data.Dataset.from_tensors((a, b))).cache(f"{folder}/cache").batch(8)
     )
     model.fit(data.with_options(tf.data.Options()), epochs=1, verbose=0)
-    tf.data.Dataset.range(2).save(f"{folder}/saved")
+    tf.data.Dataset.range(2).shuffle(2).save(f"{folder}/saved")
     list(tf.data.Dataset.range(2).snapshot(f"{folder}/snapshot"))
     model.evaluate(x, x[:, :1], verbose=0)
     model.predict(x, batch_size=8, verbose=0)
