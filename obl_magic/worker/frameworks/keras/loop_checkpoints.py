@@ -99,9 +99,7 @@ class LoopCheckpoints:
         self._kept_s, self._cost_s = time.perf_counter(), 0.0
 
     def install(self, patches: Patches) -> None:
-        """Watches which datasets are shuffled, and passes over them, where anything is kept."""
-        if self._folder is None:
-            return
+        """Watches which datasets are shuffled, and passes over them."""
         patches.replace(_Dataset, "shuffle", self._note_shuffle)
         patches.replace(_Dataset, "__iter__", self._iterate)
 
