@@ -35,6 +35,7 @@ LOADED_BY = {
         "worker/execute.py": "the function inside it, and the rank's own exception",
         "worker/library_settings.py": "settings in the job, from the kernel's own libraries",
         "worker/frameworks/keras/checkpoints.py": "a checkpoint that a rank of the same run wrote",
+        "worker/frameworks/keras/keeping.py": "a checkpoint that a rank of the same run wrote",
         "worker/frameworks/keras/loop_checkpoints.py": "a checkpoint that a rank of the same run wrote",
         "runs/failures.py": "the exception of a rank",
         "payload/files.py": "for the callers below",

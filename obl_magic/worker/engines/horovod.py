@@ -97,9 +97,8 @@ class HorovodCollectives(Agreed):
         if known and tf.executing_eagerly():
             agree(())
             return list(tensors)
-        with tf.control_dependencies(
-            tensors
-        ):  # a branch of tf.cond begins before what is given to it is there
+        # a branch of tf.cond begins before what is given to it is there
+        with tf.control_dependencies(tensors):
             zero = tf.numpy_function(agree, [0 if known else shapes], tf.int64, stateful=True)
         zero.set_shape([])
         first, *others = tensors

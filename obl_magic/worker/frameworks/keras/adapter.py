@@ -18,6 +18,7 @@ from obl_magic.worker.frameworks.keras.checkpoints import Checkpoints
 from obl_magic.worker.frameworks.keras.checksum import Checksum
 from obl_magic.worker.frameworks.keras.custom_loops import CustomLoops
 from obl_magic.worker.frameworks.keras.gradients import GradientReducer
+from obl_magic.worker.frameworks.keras.keeping import Keeping
 from obl_magic.worker.frameworks.keras.loop_checkpoints import LoopCheckpoints
 from obl_magic.worker.frameworks.keras.model_calls import ModelCalls
 from obl_magic.worker.frameworks.keras.monitor import Monitor
@@ -69,8 +70,12 @@ class Adapter:
         def each_epoch() -> bool:
             return settings.keep_each_epoch or reporter.keep_asked
 
-        kept = Checkpoints(world, folder, settings.goes_on, each_epoch, settings.keep_every_s, reporter.note)
-        self._loop = LoopCheckpoints(world, folder, settings.goes_on, each_epoch, self._state, reporter.note)
+        def keeping() -> Keeping:
+            return Keeping(world, folder, settings.goes_on, each_epoch)
+
+        inside_s = None if folder is None else settings.keep_every_s
+        kept = Checkpoints(keeping(), inside_s, reporter.note)
+        self._loop = LoopCheckpoints(world, keeping(), self._state, reporter.note)
         reporter.checkpoint = self._loop
         self._monitor = Monitor(
             world,

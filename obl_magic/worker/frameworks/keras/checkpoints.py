@@ -9,7 +9,6 @@ first batches of an epoch in which it was kept.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +18,9 @@ import numpy as np
 
 from obl_magic import payload
 from obl_magic.errors import NotOblivious
-from obl_magic.rundir import RunDir
-from obl_magic.worker.engines.collectives import Collectives
+from obl_magic.worker.frameworks.keras.keeping import Keeping
 from obl_magic.worker.frameworks.keras.state import variables_of
 
-CHEAP_SHARE = 0.005
-"""Of the time, that keeping may cost where nobody asked for restarts."""
-SELDOM_S = 10.0
 WHOLE_EPOCHS = "this fit is kept after whole epochs only: {why}"
 _FRAMEWORKS_OWN = {"_model", "params", "_params", "_saved_model"}
 
@@ -67,45 +62,20 @@ class Checkpoints:
     """Keeps and continues the fits of one function.
 
     Args:
-        world: the collectives.
-        folder: the run's folder, or None: nothing is kept.
-        goes_on: an earlier world may have kept something.
-        each_epoch: whether every epoch is kept now, whatever it costs; else only as often as costs little.
-        every_s: seconds after which a fit is kept inside an epoch, too, or None.
+        keeping: where they are written down.
+        inside_s: seconds after which a fit is kept inside an epoch, too, or None.
         note: says a sentence about the run.
     """
 
-    def __init__(
-        self,
-        world: Collectives,
-        folder: RunDir | None,
-        goes_on: bool,
-        each_epoch: Callable[[], bool],
-        every_s: float | None,
-        note: Callable[[str, str], None],
-    ) -> None:
-        self._world, self._folder, self._each_epoch = world, folder, each_epoch
-        self._every_s = None if folder is None else every_s
-        self._note = note
+    def __init__(self, keeping: Keeping, inside_s: float | None, note: Callable[[str, str], None]) -> None:
+        self._keeping, self._inside_s, self._note = keeping, inside_s, note
         self._counts: list[str] = []
-        self._goes_on = goes_on
         self._number = 0
-        self._kept_s, self._cost_s = time.perf_counter(), 0.0
 
     def find(self) -> Kept | None:
         """What an earlier world kept of the fit that begins now, the values on rank 0 only; None if nothing."""
         self._number += 1
-        if self._folder is None or not self._goes_on:
-            return None
-        path = self._folder.checkpoint(self._number)
-        kept: Kept | None = None
-        if self._world.rank == 0 and path.is_file():
-            kept = payload.loads(path.read_bytes())
-        if self._world.size > 1:
-            light = None if kept is None else _without_values(kept)
-            (light, *_) = self._world.allgather_object(light)
-            kept = kept if self._world.rank == 0 else light
-        return kept
+        return self._keeping.find(self._number, _without_values)
 
     def lead(self, kept: Kept, callbacks: Any, iterator: Any) -> None:
         """Leads a fit to where it was.
@@ -131,11 +101,11 @@ class Checkpoints:
     @property
     def looks_inside(self) -> bool:
         """Whether fits are to be kept inside epochs, too; so their metrics must be built before the first step."""
-        return self._every_s is not None
+        return self._inside_s is not None
 
     def begin(self, model: Any) -> None:
         """A fit begins, and its model is built, if that is possible before its first step."""
-        self._counts = _names(model.metrics_variables)
+        self._counts = names_of(model.metrics_variables)
 
     def is_due(self, model: Any, step: int, steps: int | None) -> bool:
         """Whether a fit is to be kept now that an epoch has come to a step; rank 0 decides.
@@ -145,12 +115,12 @@ class Checkpoints:
             step: steps done of the epoch.
             steps: of the epoch, or None.
         """
-        if self._every_s is None or time.perf_counter() - self._kept_s < self._every_s:
+        if self._inside_s is None or self._keeping.ago_s() < self._inside_s:
             return False
         if steps is None:
             self._note("whole-epochs", WHOLE_EPOCHS.format(why="how long an epoch is, is not known"))
             return False
-        if _names(model.metrics_variables) != self._counts:
+        if names_of(model.metrics_variables) != self._counts:
             self._note("whole-epochs", WHOLE_EPOCHS.format(why="the model is built by its own first step"))
             return False
         return step < steps
@@ -165,37 +135,32 @@ class Checkpoints:
             batch: of these, steps of the epoch under way.
             data: Keras' epoch iterator.
         """
-        if self._world.rank == 0:
+        if self._keeping.writes:
             self._write(callbacks, epoch, stepped, done=False, batch=batch, began=data._obl_began)
 
     def keep(self, callbacks: Any, epoch: int, stepped: int, done: bool) -> None:
         """Writes down where a fit is after an epoch, if that is due; on rank 0."""
-        wait = 0.0 if self._each_epoch() else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
-        if self._folder is None or self._world.rank != 0 or time.perf_counter() - self._kept_s < wait:
-            return
-        self._write(callbacks, epoch, stepped, done)
+        if self._keeping.is_due():
+            self._write(callbacks, epoch, stepped, done)
 
     def _write(
         self, callbacks: Any, epoch: int, stepped: int, done: bool, batch: int = 0, began: Any = None
     ) -> None:
-        assert self._folder is not None
-        began_s = time.perf_counter()
-        variables = variables_of(callbacks.model)
-        counting = callbacks.model.metrics_variables if batch else []
-        kept = Kept(
-            epoch, stepped, done, [variable.numpy() for variable in variables], _names(variables),
-            [
-                (_kind(callback), _plain(callback))
-                for callback in callbacks.callbacks
-                if not isinstance(callback, keras.callbacks.CSVLogger)  # its file remembers
-            ],
-            random.getstate(), np.random.get_state(),
-            batch, [variable.numpy() for variable in counting], _names(counting), began,
-        )  # fmt: skip
-        self._folder.checkpoint(self._number).parent.mkdir(mode=0o700, exist_ok=True)
-        self._folder.write_bytes(self._folder.checkpoint(self._number), payload.dumps(kept))
-        self._kept_s = time.perf_counter()
-        self._cost_s = self._kept_s - began_s
+        def made() -> Kept:
+            variables = variables_of(callbacks.model)
+            counting = callbacks.model.metrics_variables if batch else []
+            return Kept(
+                epoch, stepped, done, [variable.numpy() for variable in variables], names_of(variables),
+                [
+                    (_kind(callback), _plain(callback))
+                    for callback in callbacks.callbacks
+                    if not isinstance(callback, keras.callbacks.CSVLogger)  # its file remembers
+                ],
+                random.getstate(), np.random.get_state(),
+                batch, [variable.numpy() for variable in counting], names_of(counting), began,
+            )  # fmt: skip
+
+        self._keeping.write(self._number, made)
 
     def enter(self, kept: Kept, callbacks: Any) -> None:
         """Makes an epoch that has begun what it was when it was kept; the variables on rank 0.
@@ -205,7 +170,7 @@ class Checkpoints:
         """
         self._restore(kept, callbacks)
         counting = callbacks.model.metrics_variables
-        if kept.counts != _names(counting):
+        if kept.counts != names_of(counting):
             raise NotOblivious(
                 f"the checkpoint of fit {self._number} holds other metrics than the fit has now",
                 "run it anew, without resuming, or compile the same metrics",
@@ -215,8 +180,8 @@ class Checkpoints:
 
     def _restore(self, kept: Kept, callbacks: Any) -> None:
         variables = variables_of(callbacks.model)
-        if kept.names != _names(variables):
-            first = next((name for name in kept.names if name not in _names(variables)), "their order")
+        if kept.names != names_of(variables):
+            first = next((name for name in kept.names if name not in names_of(variables)), "their order")
             raise NotOblivious(
                 f"the checkpoint of fit {self._number} belongs to another model than the one it fits now "
                 f"(it holds {first})",
@@ -274,8 +239,9 @@ def _draw_an_epoch(iterator: Any) -> None:
             pass
 
 
-def _names(variables: Sequence[Any]) -> list[str]:
-    return [f"{variable.path} {tuple(variable.shape)}" for variable in variables]
+def names_of(variables: Sequence[Any]) -> list[str]:
+    """Names and shapes of variables of Keras' or TensorFlow's."""
+    return [f"{getattr(v, 'path', v.name).partition(':')[0]} {tuple(v.shape)}" for v in variables]
 
 
 def _kind(callback: Any) -> str:

@@ -209,12 +209,12 @@ def _no_rows(spec: Any) -> Any:
     return tf.zeros([0, *list(spec.shape)[1:]], spec.dtype)
 
 
-def shard_batches(dataset: Any, rank: int, size: int, shares: SharesOf | None = None) -> Any:
+def shard_batches(dataset: Any, rank: int, size: int, shares: SharesOf) -> Any:
     """Cuts each batch of a ``tf.data.Dataset`` of global batches; keeps its order the same on every rank."""
     owned = owns_memory(dataset)
 
     def make(batch: Any, mark: Any) -> Shard:
-        mine = None if shares is None else functools.partial(shares, number=batches_before(mark))
+        mine = functools.partial(shares, number=batches_before(mark))
         return cut(batch, rank, size, owned, mine)._replace(mark=mark)
 
     return marking(_in_order(dataset), make)

@@ -8,7 +8,6 @@ Where that cannot be done exactly, nothing is kept, the loop begins anew, and a 
 from __future__ import annotations
 
 import random
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +20,9 @@ import tensorflow as tf
 from obl_magic import payload
 from obl_magic.errors import UsageProblem
 from obl_magic.library_settings import generators
-from obl_magic.rundir import RunDir
 from obl_magic.worker.engines.collectives import Collectives
-from obl_magic.worker.frameworks.keras.checkpoints import CHEAP_SHARE, SELDOM_S
+from obl_magic.worker.frameworks.keras.checkpoints import names_of
+from obl_magic.worker.frameworks.keras.keeping import Keeping
 from obl_magic.worker.frameworks.keras.state import SharedState
 from obl_magic.worker.patching import Patches
 
@@ -72,9 +71,7 @@ class LoopCheckpoints:
 
     Args:
         world: the collectives.
-        folder: the run's folder, or None: nothing is kept.
-        goes_on: an earlier world may have kept something.
-        each_epoch: whether every call keeps now, whatever it costs; else only as often as costs little.
+        keeping: where it is written down.
         state: makes variables rank 0's.
         note: says a sentence about the run.
     """
@@ -82,21 +79,17 @@ class LoopCheckpoints:
     def __init__(
         self,
         world: Collectives,
-        folder: RunDir | None,
-        goes_on: bool,
-        each_epoch: Callable[[], bool],
+        keeping: Keeping,
         state: SharedState,
         note: Callable[[str, str], None],
     ) -> None:
-        self._world, self._folder, self._each_epoch = world, folder, each_epoch
-        self._goes_on, self._state, self._note = goes_on, state, note
+        self._world, self._keeping, self._state, self._note = world, keeping, state, note
         self._begun = False
         self._calls = 0
         self._why = ""
         self._shuffled: list[weakref.ref[Any]] = []
         self._passes: list[int] = []
         self._early: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._kept_s, self._cost_s = time.perf_counter(), 0.0
 
     def install(self, patches: Patches) -> None:
         """Watches which datasets are shuffled, and passes over them."""
@@ -117,7 +110,7 @@ class LoopCheckpoints:
         self._begun, self._passes = True, [0] * len(self._shuffled)
         if any(int(each.iterations) for each in what if isinstance(each, keras.Optimizer)):
             self._give_up(CALLED_LATE)
-        elif (kept := self._find()) is not None:
+        elif (kept := self._keeping.find(_LOOP, _without_values)) is not None:
             self._restore(kept, what, kinds)
         return self._calls
 
@@ -125,36 +118,23 @@ class LoopCheckpoints:
         self._why = why
         self._note("loop-anew", ANEW.format(why=why))
 
-    def _find(self) -> Kept | None:
-        """What an earlier world kept, the arrays of variables on rank 0 only."""
-        if self._folder is None or not self._goes_on:
-            return None
-        path = self._folder.checkpoint(_LOOP)
-        kept: Kept | None = (
-            payload.loads(path.read_bytes()) if self._world.rank == 0 and path.is_file() else None
-        )
-        light = None if kept is None else replace(kept, variables=[])
-        (light, *_) = self._world.allgather_object(light)
-        return kept if self._world.rank == 0 else light
-
     def _restore(self, kept: Kept, what: Sequence[Any], kinds: Sequence[str]) -> None:
         _build_optimizers(what)
         holding = [each for each, kind in zip(what, kinds, strict=True) if kind == "variables"]
         for each, names in zip(holding, kept.names, strict=False):
-            if names and not variables_of(each):
+            if names and not _held_by(each):
                 return self._give_up(NOT_BUILT.format(name=_named(each)))
-        mine = [_names(variables_of(each)) for each in holding]
+        mine = [names_of(_held_by(each)) for each in holding]
         if mine != kept.names or len(kept.contents) != len(what) - len(holding):
             differ = (_named(each) for each, a, b in zip(holding, mine, kept.names, strict=False) if a != b)
             return self._give_up(OTHER.format(name=next(differ, "their number")))
-        for each, arrays in zip(
-            holding, kept.variables, strict=False
-        ):  # none on other ranks: rank 0's are sent
-            for variable, array in zip(variables_of(each), arrays, strict=True):
+        # other ranks have no arrays: rank 0's are sent
+        for each, arrays in zip(holding, kept.variables, strict=False):
+            for variable, array in zip(_held_by(each), arrays, strict=True):
                 variable.assign(array)
         if self._world.size > 1:
             with self._world.purpose("go on with a loop"):
-                self._state.broadcast(variable for each in holding for variable in variables_of(each))
+                self._state.broadcast(variable for each in holding for variable in _held_by(each))
         others = [(each, kind) for each, kind in zip(what, kinds, strict=True) if kind != "variables"]
         for (each, kind), content in zip(others, kept.contents, strict=True):
             _KINDS[kind].put(each, content)
@@ -172,30 +152,20 @@ class LoopCheckpoints:
         return None
 
     def _keep(self, what: Sequence[Any], kinds: Sequence[str]) -> None:
-        wait = 0.0 if self._each_epoch() else max(SELDOM_S, self._cost_s / CHEAP_SHARE)
         if not self._why and len(self._early) > 0:
             self._give_up(ITERATOR)
-        if self._folder is None or self._why or self._world.rank != 0:
-            return
-        if time.perf_counter() - self._kept_s < wait:
-            return
-        began_s = time.perf_counter()
-        holding = [variables_of(each) for each, kind in zip(what, kinds, strict=True) if kind == "variables"]
-        kept = Kept(
+        if not self._why and self._keeping.is_due():
+            self._keeping.write(_LOOP, lambda: self._kept(what, kinds))
+
+    def _kept(self, what: Sequence[Any], kinds: Sequence[str]) -> Kept:
+        given = list(zip(what, kinds, strict=True))
+        holding = [_held_by(each) for each, kind in given if kind == "variables"]
+        return Kept(
             self._calls, [[variable.numpy() for variable in each] for each in holding],
-            [_names(each) for each in holding],
-            [
-                _KINDS[kind].take(each)
-                for each, kind in zip(what, kinds, strict=True)
-                if kind != "variables"
-            ],
+            [names_of(each) for each in holding],
+            [_KINDS[kind].take(each) for each, kind in given if kind != "variables"],
             self._passes, random.getstate(), np.random.get_state(), generators.carried().states,
         )  # fmt: skip
-        path = self._folder.checkpoint(_LOOP)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._folder.write_bytes(path, payload.dumps(kept))
-        self._kept_s = time.perf_counter()
-        self._cost_s = self._kept_s - began_s
 
     def _note_shuffle(self, original: Any) -> Any:
         def shuffle(dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -285,7 +255,7 @@ def _kind(each: Any) -> str:
     )
 
 
-def variables_of(each: Any) -> list[Any]:
+def _held_by(each: Any) -> list[Any]:
     """The variables of something that has some; a compiled model's optimizer's are not among them."""
     if isinstance(each, (tf.Variable, keras.Variable)):
         return [each]
@@ -300,8 +270,8 @@ def _build_optimizers(what: Sequence[Any]) -> None:
             each.build(trained)
 
 
-def _names(variables: Sequence[Any]) -> list[str]:
-    return [f"{getattr(v, 'path', v.name).partition(':')[0]} {tuple(v.shape)}" for v in variables]
+def _without_values(kept: Kept) -> Kept:
+    return replace(kept, variables=[])
 
 
 def _named(each: Any) -> str:

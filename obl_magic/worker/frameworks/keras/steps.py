@@ -122,7 +122,7 @@ class SharedSteps:
             shard = data if isinstance(data, Shard) else self._cut(data)
             self._same.saw(shard.mark)
             before = [(v, tf.identity(v.value)) for v in model.metrics_variables]
-            with scopes.entered(_scope_of(shard, self._world, training)) as scope:
+            with scopes.entered(_scope_of(shard, training)) as scope:
                 logs = step(shard.data)
             exact.take_back(scope.local, before)
             return logs
@@ -200,7 +200,7 @@ class SharedSteps:
         shard = batch if isinstance(batch, Shard) else self._cut(batch)
         self._same.saw(shard.mark)
         local = int(shard.local)
-        with scopes.entered(_scope_of(shard, self._world, training=False)):
+        with scopes.entered(_scope_of(shard, training=False)):
             predicted = predict([shard.data])
         return tree.map_structure(lambda part: self._gather(part[:local]), predicted)
 
@@ -316,7 +316,7 @@ def _tensors(data: Any) -> Any:
     return tree.map_structure(lambda x: tf.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, data)
 
 
-def _scope_of(shard: Shard, world: Collectives, training: bool) -> scopes.RowScope:
+def _scope_of(shard: Shard, training: bool) -> scopes.RowScope:
     local, total = tf.cast(shard.local, tf.int32), tf.cast(shard.total, tf.int32)
     first = tf.cast(shard.first, tf.int32)
     static = [leaf.shape[0] for leaf in tree.flatten(shard.data) if has_rows(leaf)][:1]

@@ -85,8 +85,8 @@ def test_a_rank_without_samples_holds_one_that_does_not_count(kind: str) -> None
 def test_bounds_are_the_same_for_numbers_and_tensors(n: int, size: int) -> None:
     """The host and the graph agree on whose a row is."""
     for rank in range(size):
-        first, last = bounds(tf.constant(n, tf.int64), rank, size)
-        assert (int(first), int(last)) == bounds(n, rank, size)
+        first, last = bounds(tf.constant(n, tf.int64), rank, (1,) * size)
+        assert (int(first), int(last)) == bounds(n, rank, (1,) * size)
 
 
 @given(samples, sizes)
