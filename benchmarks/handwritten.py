@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,17 @@ def distributed(base: type) -> type:
     return Distributed
 
 
+def equal_start(variables: Sequence[Any]) -> None:
+    """Gives every rank rank 0's values."""
+    for number, variable in enumerate(variables):
+        variable.assign(hvd.broadcast(tf.convert_to_tensor(variable.value), 0, f"start.{number}"))
+
+
 class EqualStart(keras.callbacks.Callback):
     """Gives every rank rank 0's weights and optimizer slots."""
 
     def on_train_begin(self, logs: Any = None) -> None:
-        for number, variable in enumerate([*self.model.variables, *self.model.optimizer.variables]):
-            variable.assign(hvd.broadcast(tf.convert_to_tensor(variable.value), 0, f"start.{number}"))
+        equal_start([*self.model.variables, *self.model.optimizer.variables])
 
 
 class WorldLogs(keras.callbacks.Callback):
@@ -52,15 +58,20 @@ def train(workload: str, epochs: int, batch: int, exchanges: bool) -> float:
     """Samples/s of the whole world with one global batch size."""
     rank, size = hvd.rank(), hvd.size()
     about = workloads.WORKLOADS[workload]
-    samples = about.steps * batch
+    samples = about.steps[batch] * batch
     x, y = (array[rank::size].copy() for array in about.data(samples))
-    ends: list[float] = []
-    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
     model = about.model()
     optimizer = (distributed(keras.optimizers.Adam) if exchanges else keras.optimizers.Adam)()
+    optimizer.build(model.trainable_variables)
+    if about.way == "loop":
+        if exchanges:
+            equal_start([*model.variables, *optimizer.variables])
+        return workloads.samples_per_s(samples, workloads.loop(model, x, y, batch // size, epochs, optimizer))
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+    model = workloads.with_own_step(model) if about.way == "own step" else model
     # Horovod's operations do not compile with XLA on a CPU.
     model.compile(optimizer, workloads.loss(), metrics=["accuracy"], jit_compile=False)
-    optimizer.build(model.trainable_variables)
     callbacks = [EqualStart(), WorldLogs(), clock] if exchanges else [clock]
     model.fit(
         x, y, batch_size=batch // size, epochs=epochs, verbose=0, callbacks=callbacks
@@ -76,7 +87,7 @@ def main(target: Path, workload: str, epochs: int, how: str, threads: list[int])
         tf.config.threading.set_intra_op_parallelism_threads(intra)
         tf.config.threading.set_inter_op_parallelism_threads(inter)
     keras.utils.set_random_seed(1)
-    batches = workloads.WORKLOADS[workload].batches
+    batches = workloads.WORKLOADS[workload].steps
     speeds = {batch: train(workload, epochs, batch, how != "limit") for batch in batches}
     if hvd.rank() == 0:
         target.write_text(json.dumps(speeds))

@@ -1,5 +1,7 @@
 """Makes docs/performance.md and its plots of what ``run.py`` has written.
 
+What was not measured this time stays on the page, with the day on which it was.
+
 Usage: report.py [FILE], by default build/benchmarks.json
 """
 
@@ -31,6 +33,7 @@ PLOTS = {
     ),
 }
 """File -> (unit, curves as the lines of the table that they are made of)."""
+HEAD = "| | number | range | unit | goal | |\n|---|---:|---:|---|---|---|"
 COLOURS = ("#2a6f97", "#bb5a3c")
 
 
@@ -50,15 +53,25 @@ def main(source: Path) -> None:
         "",
         *(f"![{name} against ranks](performance-{name}.svg)" for name in PLOTS),
     ]
-    if absent := [name for name in BENCHMARKS if name not in told["benchmarks"]]:
-        text += ["", f"Not measured this time: {', '.join(absent)}."]
+    page = DOCS / "performance.md"
+    sections = _sections(page.read_text()) if page.exists() else {}
     for name, lines in told["benchmarks"].items():
-        text += ["", f"## {name}", "", "| | number | range | unit | goal | |", "|---|---:|---:|---|---|---|"]
-        text += [_row(line) for line in lines]
-    (DOCS / "performance.md").write_text("\n".join(text) + "\n")
-    numbers = {line["what"]: line for line in told["benchmarks"].get("scaling", [])}
+        rows = "\n".join(map(_row, lines))
+        sections[name] = f"Measured on {machine['day']}.\n\n{HEAD}\n{rows}"
+    for name in BENCHMARKS:
+        text += ["", f"## {name}", "", sections.get(name, "Not measured yet.")]
+    page.write_text("\n".join(text) + "\n")
+    if "scaling" not in told["benchmarks"]:
+        return
+    numbers = {line["what"]: line for line in told["benchmarks"]["scaling"]}
     for name, (unit, curves) in PLOTS.items():
         _plot(DOCS / f"performance-{name}.svg", unit, curves, numbers)
+
+
+def _sections(page: str) -> dict[str, str]:
+    """What stands under each heading of the page."""
+    _, *found = page.split("\n## ")
+    return {name: text.strip() for name, _, text in (each.partition("\n") for each in found)}
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -18,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import allreduce
 import balance
+import events
 import fan_in
 import overhead
 import own_step
@@ -27,6 +29,7 @@ import planted
 import reuse
 import scaling
 import searching
+import shipping
 import startup
 import throughput
 from ratios import Line, table
@@ -39,6 +42,9 @@ BENCHMARKS = {
     "own_step": own_step.measure,
     "throughput": throughput.measure,
     "scaling": scaling.measure,
+    "allreduce": allreduce.measure,
+    "shipping": shipping.measure,
+    "events": events.measure,
     "searching": searching.measure,
     "planted": planted.measure,
     "reuse": reuse.measure,
@@ -101,8 +107,9 @@ def _write(out: Path, about: dict[str, Any], found: dict[str, list[Line]]) -> No
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on: processors, their load before, and versions."""
+    """What the numbers depend on: the day, processors, their load before, and versions."""
     return {
+        "day": time.strftime("%Y-%m-%d"),
         "cores": cores(),
         "load_1_min": os.getloadavg()[0],
         "platform": f"{platform.system()} {platform.machine()}",

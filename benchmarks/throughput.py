@@ -31,7 +31,7 @@ def measure(quick: bool) -> list[Line]:
     """Samples/s of every side of every workload, and as shares of the limit."""
     lines = []
     for workload, about in workloads.WORKLOADS.items():
-        epochs = 3 if quick else 5
+        epochs = 3 if quick else 4
         sides: dict[str, Callable[[], dict[int, float]]] = {
             LIMIT: partial(_by_hand, workload, epochs, "limit"),
             PLAIN: partial(_by_hand, workload, epochs, "plain"),
@@ -41,7 +41,7 @@ def measure(quick: bool) -> list[Line]:
             ONE: partial(oblivious, workload, epochs, 1, "horovod"),
         }
         taken = interleaved(sides, repetitions=1 if quick else 5)
-        for batch in about.batches:
+        for batch in about.steps:
             of = {side: tuple(speeds[batch] for speeds in turns) for side, turns in taken.items()}
             what = f"{about.what}, batch {batch}"
             lines.append(Line(f"{what}: {LIMIT}", "samples/s", of[LIMIT]))
