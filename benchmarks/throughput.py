@@ -31,7 +31,7 @@ def measure(quick: bool) -> list[Line]:
     """Samples/s of every side of every workload, and as shares of the limit."""
     lines = []
     for workload, about in workloads.WORKLOADS.items():
-        epochs = 3 if quick else 4
+        epochs = 3
         sides: dict[str, Callable[[], dict[int, float]]] = {
             LIMIT: partial(_by_hand, workload, epochs, "limit"),
             PLAIN: partial(_by_hand, workload, epochs, "plain"),
