@@ -144,4 +144,4 @@ test-keras: setup
 	$(PY) tests/keras_conformance/runner.py $(THEMES) --build $(BUILD)/keras-tests
 
 test-keras-gate: setup
-	$(PY) tests/keras_conformance/runner.py --gate --spread $(if $(OBL_PART),--part $(OBL_PART)/4) --build $(BUILD)/keras-tests
+	$(PY) tests/keras_conformance/runner.py --gate --spread $(if $(OBL_PART),--part $(OBL_PART)/8) --build $(BUILD)/keras-tests

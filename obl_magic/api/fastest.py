@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from obl_magic.errors import SetupProblem, UsageProblem
 from obl_magic.events.event import Event, Progress
+from obl_magic.events.fold import RunState
 from obl_magic.hosts.cores import cores
 from obl_magic.hosts.where import everywhere
 from obl_magic.launch.one_run import Call, launch
@@ -26,8 +27,11 @@ LEAST_STEPS = 10
 COMES_WITHIN_S = 120.0
 """A function that makes no step of a fit for so long has none to measure."""
 _LOOKS_EVERY_S = 0.01
-_MEASURED: dict[object, Fastest] = {}
-"""What was measured in this session, by the function's code."""
+_MUCH = 0.95
+"""One rank is said to be faster where it takes at most so much of what several take."""
+_PLAIN = (int, float, str, type(None))
+_PACES: dict[object, dict[int, float]] = {}
+"""Seconds a step took in this session, by the call and the number of ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +82,44 @@ def fastest(call: Call, options: RunOptions) -> Fastest:
         if step_s is None:
             break
         measured[ranks] = step_s
-    found = Fastest(min(measured, key=lambda ranks: measured[ranks], default=1), measured)
-    _MEASURED[_key(call)] = found
-    return found
+    _PACES.setdefault(_key(call), {}).update(measured)
+    return Fastest(min(measured, key=lambda ranks: measured[ranks], default=1), measured)
+
+
+def remember(call: Call, workers: int | None, state: RunState) -> None:
+    """Keeps how fast the steps of a run were, if it made enough to tell.
+
+    Args:
+        call: the function.
+        workers: its ranks; None: it ran in this process.
+        state: of the run, which is over.
+    """
+    first, last = state.trains, state.progress
+    if first is None or last is None or last.stepped - first.stepped < LEAST_STEPS:
+        return
+    if (took_s := last.time_s - first.time_s) >= MEASURES_S and state.status == "succeeded":
+        _PACES.setdefault(_key(call), {})[workers or 1] = took_s / (last.stepped - first.stepped)
 
 
 def hint(call: Call, workers: int) -> str:
-    """That one rank was faster, of a function that was measured in this session; "" where it was not.
+    """That one rank is faster, of a call that was made on both in this session, or measured; "" where it is not.
 
     Args:
         call: the function.
         workers: ranks that were asked for.
     """
-    found = _MEASURED.get(_key(call))
-    if found is None or found.step_s.get(1, 0.0) >= found.step_s.get(workers, 0.0):
+    paces = _PACES.get(_key(call), {})
+    if 1 not in paces or workers not in paces or paces[1] > _MUCH * paces[workers]:
         return ""
-    return f"{workers} ranks are slower than one here ({found.figures}); do: --workers auto"
+    return f"{workers} ranks are slower than one here ({Fastest(1, paces).figures}); do: --workers auto"
 
 
 def _key(call: Call) -> object:
-    """Code is compared by what it says, so that a cell that was run again is known."""
-    return getattr(call.fn, "__code__", call.fn)
+    """Code is compared by what it says, so that a cell that was run again is known; so are arguments."""
+    given = [
+        (name, value if isinstance(value, _PLAIN) else id(value)) for name, value in call.all_args.items()
+    ]
+    return getattr(call.fn, "__code__", call.fn), tuple(given)
 
 
 def _candidates(options: RunOptions) -> Iterator[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from obl_magic.api.fastest import AUTO, fastest, hint
+from obl_magic.api.fastest import AUTO, fastest, hint, remember
 from obl_magic.api.lineage import inherited
 from obl_magic.api.parity import ParityReport, compare
 from obl_magic.api.request import checked, checked_args
@@ -69,7 +69,10 @@ def run(
     if asked.compared_steps:
         shown = None if asked.quiet else showing_verification()
         compare(call, asked, asked.compared_steps, shown).check()
-    return launch(call, asked, display=display, earlier=earlier, says=says)
+    this = launch(call, asked, display=display, earlier=earlier, says=says)
+    if not asked.background:
+        remember(call, asked.workers, this.ledger.state)
+    return this
 
 
 def verify(

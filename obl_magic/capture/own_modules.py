@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
-_INSTALLED = ("site-packages", "dist-packages")
+_INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def own_modules(
@@ -73,7 +73,9 @@ def _is_own(name: str, module: object, folders: tuple[str, ...], library: tuple[
     file = vars(module).get("__file__")
     if not isinstance(file, str) or not file.endswith(".py"):
         return False
+    if file.startswith(library) or any(mark in file for mark in _INSTALLED):  # nearly all, and soon decided
+        return False
     path = os.path.abspath(file)
-    if any(part in _INSTALLED for part in path.split(os.sep)):
+    if any(mark in path for mark in _INSTALLED):
         return False
     return path.startswith(folders) and not path.startswith(library)

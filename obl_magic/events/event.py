@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -196,6 +197,7 @@ class Result(Event):
         first_step_s: Unix time of the end of the first training step, or None.
         returned: what is short of it: a dict's numbers and texts by key, or a bare number as ``value``.
         told: what it is, in a few words.
+        imported: libraries that the rank has imported by then, of those that may be imported ahead.
     """
 
     kind: ClassVar[str] = "result"
@@ -204,6 +206,7 @@ class Result(Event):
     first_step_s: float | None
     returned: dict[str, Any] = field(default_factory=dict)
     told: str = ""
+    imported: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

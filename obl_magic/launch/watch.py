@@ -22,6 +22,7 @@ from obl_magic.launchers.launcher import Death
 from obl_magic.options import RunOptions
 from obl_magic.runs.failures import read_death
 from obl_magic.runs.run import Ledger
+from obl_magic.server.server import SERVER
 from obl_magic.worker.leaving import AT
 from obl_magic.world.channel import Channel, Piece
 from obl_magic.world.queue import Queue
@@ -113,6 +114,8 @@ class Watched:
         self._turned.set()
 
     def _notice(self, event: Event) -> None:
+        if isinstance(event, Result):
+            SERVER.learn(event.imported)
         if isinstance(event, (Result, Failed, Left)):
             self._turned.set()
 

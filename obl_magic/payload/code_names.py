@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dis
+import functools
 from types import CodeType
 
 _GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"})
 
 
+@functools.lru_cache(maxsize=1024)  # a call looks at each function some times
 def global_names(code: CodeType) -> tuple[str, ...]:
     """Names that the code, or functions and class bodies inside it, look up outside any function, in order.
 

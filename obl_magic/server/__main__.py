@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,19 +55,20 @@ def why_not() -> str:
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         return f"what it has imported started {len(threads) - 1} thread{'s' if len(threads) > 2 else ''}"
-    devices = [path for path in _files() if path.startswith("/dev/nvidia")]
+    devices = [path for path in _files().values() if path.startswith("/dev/nvidia")]
     return f"what it has imported opened {devices[0]}" if devices else ""
 
 
-def _files() -> list[str]:
-    found = []
+def _files() -> dict[int, str]:
+    """What this process has open, by number."""
+    found = {}
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        with contextlib.suppress(OSError):  # what the list itself was read from
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
 
 
-def import_ahead(modules: Iterable[str]) -> list[str]:
+def import_ahead(modules: Sequence[str]) -> list[str]:
     """Imports what can be imported, as far as that starts nothing; the names of what was."""
     with contextlib.suppress(ImportError):
         import mpi4py  # where there is MPI
@@ -90,11 +91,15 @@ class Server:
 
     Args:
         kernel: the socket.
+        modules: what to import first.
     """
 
-    def __init__(self, kernel: socket.socket) -> None:
+    def __init__(self, kernel: socket.socket, modules: Sequence[str]) -> None:
         self._kernel, self._ear = kernel, Ear()
         self._over = False
+        self._held: list[str] = []
+        self._variables = dict(os.environ)
+        self._import(modules)
         self._ear.listen(kernel.fileno(), self._take)
 
     def serve(self) -> None:
@@ -110,6 +115,9 @@ class Server:
             self._ear.forget(self._kernel.fileno())
             self._kernel.close()
             return
+        if not files:
+            self._import(json.loads(said))
+            return
         says = socket.socket(fileno=files[3])
         if problem := why_not():
             says.sendall(json.dumps({"no": problem}).encode() + b"\n")
@@ -120,6 +128,17 @@ class Server:
         says.close()
         for file in (*files[:3], files[4]):
             os.close(file)
+
+    def _import(self, modules: Sequence[str]) -> None:
+        """Has these, too, in memory from now on; tells the kernel."""
+        before = _files()
+        self._held += import_ahead(modules)
+        HELD.update(_files().keys() - before.keys())
+        gc.freeze()  # a collection in a rank would write into all pages that it shares
+        _give_pages_back()
+        changed = {name: value for name, value in os.environ.items() if self._variables.get(name) != value}
+        told = {"held": self._held, "modules": list(sys.modules), "set": changed, "no": why_not()}
+        self._kernel.sendall(json.dumps(told).encode() + b"\n")
 
 
 def _conduct(asked: Request, streams: list[int], says: socket.socket, kernel: int) -> NoReturn:
@@ -344,17 +363,8 @@ def main(parent: int, descriptor: int, modules: list[str]) -> None:
         return
     kernel = socket.socket(fileno=descriptor)
     kernel.set_inheritable(False)
-    before = {int(name) for name in os.listdir("/proc/self/fd")}
-    variables = dict(os.environ)
-    held = import_ahead(modules)
-    HELD.update(int(name) for name in os.listdir("/proc/self/fd") if int(name) not in before)
-    gc.freeze()  # a collection in a rank would write into all pages that it shares
-    _give_pages_back()
-    changed = {name: value for name, value in os.environ.items() if variables.get(name) != value}
-    ready = {"held": held, "modules": list(sys.modules), "set": changed, "no": why_not()}
-    kernel.sendall(json.dumps(ready).encode() + b"\n")
     try:
-        Server(kernel).serve()
+        Server(kernel, modules).serve()
     except Forked as rank:
         of_stub = rank
     else:

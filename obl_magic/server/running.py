@@ -47,7 +47,7 @@ class Running:
 
     def __init__(self, modules: Sequence[str]) -> None:
         self.modules, self.owner = tuple(modules), os.getpid()
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, Any] = {}  # what it said last, whenever it had imported all that it was told to
         self._told, self._gone = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._ours, theirs = socket.socketpair()
@@ -78,9 +78,9 @@ class Running:
             return
         answer.put(server)
         with contextlib.suppress(OSError, ValueError), self._ours.makefile("rb") as words:
-            self._said = json.loads(words.readline() or b"{}")
-            self._told.set()
-            words.read()
+            for line in words:
+                self._said = json.loads(line)
+                self._told.set()
         self._told.set()
         server.wait()
         self._gone.set()
@@ -110,7 +110,7 @@ class Running:
     def problem(self, in_a_hurry: Callable[[], bool] = lambda: False) -> str:
         """Why it cannot be used, once it is ready; waits for that, but for who is in a hurry. "" if it can."""
         until = time.monotonic() + _UP_WITHIN_S
-        while not self._told.wait(0.05):
+        while not self._told.wait(0.05) and not self.has_ended():
             if in_a_hurry():
                 return "the fork server was still coming up"
             if time.monotonic() > until:
@@ -118,6 +118,13 @@ class Running:
         if not self._said:
             return "the fork server has ended"
         return f"the fork server cannot fork: {self._said['no']}" if self._said["no"] else ""
+
+    def also(self, modules: Sequence[str]) -> None:
+        """It imports these, too, before it forks again; once it is ready."""
+        self.modules += tuple(modules)
+        self._told.clear()
+        with self._lock, contextlib.suppress(OSError):  # it has ended
+            ask(self._ours, json.dumps(modules).encode(), [])
 
     def status(self) -> str:
         """One line for people."""

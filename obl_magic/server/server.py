@@ -13,20 +13,19 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from obl_magic.environment import OLDER, PREFIX, setting
 from obl_magic.errors import SetupProblem
 from obl_magic.server.running import Running
+from obl_magic.worker import shelf
 from obl_magic.world.channel import Channel, Wanted
 from obl_magic.world.free_memory import available_bytes
 
 BASE = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 """What it imports in any case; in this order."""
-ALSO = ("scipy", "pandas", "sklearn", "optuna", "matplotlib", "tensorflow_datasets", "PIL", "h5py")
-"""What it imports where this process has."""
 NEEDS_BYTES = 1500 * 2**20
 """Memory that must be free to start it."""
 _ATTEMPTS = 3
@@ -82,11 +81,6 @@ def _files() -> list[tuple[str, int]]:
     return found
 
 
-def wanted_modules() -> list[str]:
-    """What the server is to import, in order."""
-    return [*(name for name in ALSO if name in sys.modules), *BASE]
-
-
 def can_fork() -> bool:
     """Whether this system has what a fork server needs: Linux, with handles of processes (pidfd, since 5.3)."""
     if sys.platform != "linux":
@@ -115,6 +109,7 @@ class Server:
         self._lock = threading.RLock()
         self._now: Running | None = None
         self._grounds: Grounds | None = None
+        self._learned: set[str] = set()
 
     def allow(self) -> None:
         """From now on worlds may come from it, where the system can fork so."""
@@ -130,17 +125,23 @@ class Server:
                 return
             self._grounds = grounds()
             with contextlib.suppress(SetupProblem):
-                self._now = Running(wanted_modules())
+                self._now = Running(self._wanted())
 
     def renew(self) -> None:
-        """Replaces one that is no longer like this process, or has not imported what this process has since."""
+        """Replaces one that is no longer like this process; has it import what this process, or a run, has since."""
         with self._lock:
             if self._now is None:
                 return
             running = self._current()
-            if running is not None and not all(map(running.has, wanted_modules())):
-                self._end()
-            self.warm()
+            if running is None:
+                self.warm()
+            elif more := [name for name in self._wanted() if not running.has(name)]:
+                running.also(more)
+
+    def learn(self, imported: Sequence[str]) -> None:
+        """A function has imported these libraries, so the next one may as well."""
+        with self._lock:
+            self._learned.update(imported)
 
     def end(self) -> None:
         """No world comes from it any more; those that came run on."""
@@ -216,6 +217,11 @@ class Server:
         if running is None or running.owner != os.getpid() or running.has_ended():
             return None
         return running if self._is_like(running, grounds()) else None
+
+    def _wanted(self) -> list[str]:
+        """What it is to import, in order."""
+        used = {*shelf.in_use(), *self._learned}
+        return [*(name for name in shelf.LIBRARIES if name in used), *BASE]
 
     def _is_like(self, running: Running, now: Grounds) -> bool:
         """Whether a fresh process would be started with the same, but for what the server's own imports have set."""

@@ -23,7 +23,7 @@ from obl_magic.events.event import Failed, Result, Trained
 from obl_magic.payload import files, keras_models, main_module, weights_file
 from obl_magic.rundir import RunDir
 from obl_magic.values import RESERVED, CellSource, Job
-from obl_magic.worker import tracebacks
+from obl_magic.worker import shelf, tracebacks
 from obl_magic.worker.ablation.apply import Proof, ablated
 from obl_magic.worker.changed_objects import ChangedObjects, sentence
 from obl_magic.worker.engines.collectives import Connections
@@ -230,7 +230,7 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
             reporter.emit(
                 Result(
                     reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s, short(finished.value),
-                    told(finished.value),
+                    told(finished.value), shelf.in_use(),
                 )
             )  # fmt: skip
             return True

@@ -19,6 +19,13 @@ from obl_magic.worker import on_import
 MPI = "mpi4py.MPI"
 FAMILIES: tuple[tuple[str, ...], ...] = (("tensorflow", "keras"), ("horovod",), (MPI,))
 """Packages, or single modules, that come into view together."""
+LIBRARIES = ("scipy", "pandas", "sklearn", "optuna", "matplotlib", "tensorflow_datasets", "PIL", "h5py")
+"""What is imported ahead, in everyone's sight, where the kernel or a function before has imported it."""
+
+
+def in_use() -> tuple[str, ...]:
+    """Those of the libraries that this process has imported."""
+    return tuple(name for name in LIBRARIES if name in sys.modules)
 
 
 class Shelf(MetaPathFinder):

@@ -13,14 +13,14 @@ from obl_magic.errors import UsageProblem
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
-def _small() -> list[float]:
+def _small(epochs: int = 60) -> list[float]:
     import keras
     import numpy as np
 
     x = np.random.RandomState(0).rand(640, 12).astype("float32")
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(14, "tanh"), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    losses: list[float] = model.fit(x, x[:, :1], batch_size=16, epochs=60, verbose=0).history["loss"]
+    losses: list[float] = model.fit(x, x[:, :1], batch_size=16, epochs=epochs, verbose=0).history["loss"]
     return losses
 
 
@@ -39,6 +39,18 @@ def test_a_model_of_two_hundred_parameters_runs_on_one_rank(home: Path) -> None:
     two = obl_magic.run(_small, workers=2, engine="mpi", quiet=True)
     assert any("2 ranks are slower than one here" in note for note in two.notes)
     assert two.value == pytest.approx(run.value, abs=1e-5)
+
+
+def test_two_ranks_that_turned_out_slower_than_the_kernel_are_told_so(home: Path) -> None:
+    """Nobody needs to have asked for ``auto``; other arguments are another call."""
+    for workers in (None, 2):
+        run = obl_magic.run(_small, workers=workers, engine="mpi", quiet=True, args={"epochs": 200})
+        assert not [note for note in run.notes if "slower" in note]
+    again = obl_magic.run(_small, workers=2, engine="mpi", quiet=True, args={"epochs": 200})
+    (said,) = [note for note in again.notes if "2 ranks are slower than one here (1 rank " in note]
+    assert said.endswith("; do: --workers auto")
+    other = obl_magic.run(_small, workers=2, engine="mpi", quiet=True, args={"epochs": 2})
+    assert not [note for note in other.notes if "slower" in note]
 
 
 def test_a_function_without_steps_runs_on_one_rank(home: Path) -> None:

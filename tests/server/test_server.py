@@ -245,6 +245,50 @@ def test_our_own_variables_need_no_new_server(home: Path, monkeypatch: pytest.Mo
     assert SERVER.pid == pid
 
 
+LEARNS = """
+import time
+import obl_magic
+from obl_magic.server.server import SERVER
+def train():
+    import sys
+    there = [name in sys.modules for name in ("sklearn", "pandas")]
+    import keras, sklearn
+    return there, keras.__version__
+def until_ready():
+    deadline = time.monotonic() + 60
+    while "is ready" not in SERVER.status():
+        assert time.monotonic() < deadline, SERVER.status()
+        time.sleep(0.05)
+def run():
+    until_ready()
+    print(SERVER.pid, [there for there, _ in obl_magic.run(train, workers=2, engine="mpi", quiet=True).values])
+SERVER.warm()
+run()
+run()
+import pandas
+SERVER.renew()
+run()
+print(SERVER.status())
+"""
+
+
+def test_what_a_function_or_this_process_imports_the_same_server_has_from_then_on(home: Path) -> None:
+    """Each is imported once more, and the server need not be another one."""
+    program = home / "learns.py"
+    program.write_text(LEARNS)
+    said = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=120
+    ).stdout.splitlines()
+    pid = said[0].partition(" ")[0]
+    assert said[:3] == [
+        f"{pid} {[[False, False]] * 2}",
+        f"{pid} {[[True, False]] * 2}",
+        f"{pid} {[[True, True]] * 2}",
+    ]
+    assert "sklearn" in said[3]
+    assert "pandas" in said[3]
+
+
 def waits(folder: str) -> None:
     """Says that it is there, and ends when it is told to."""
     Path(folder, f"here-{os.getpid()}").touch()
