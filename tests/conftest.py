@@ -55,7 +55,7 @@ LONGEST = (
 
 
 PARTS = 8
-"""A landing (``OBL_PART=K``) tries every eighth of a file's tests marked ``slow`` or ``timing``; eight in a row, all."""
+"""A landing (``OBL_PART=K``) tries every eighth of a file's tests marked ``slow`` or ``timing``, eight in a row all."""
 
 
 @pytest.hookimpl(trylast=True)
