@@ -95,13 +95,13 @@ def ranked_rightly(table: pd.DataFrame) -> bool:
 def taken_for_noise(table: pd.DataFrame) -> int:
     """How many of the three that do not matter the table itself calls noise."""
     rows = table.set_index("component")
-    return int(sum(rows.loc[name, "within_noise"] is True for name in IDLE))
+    return sum(rows.loc[name, "within_noise"] in (True,) for name in IDLE)
 
 
 def taken_for_effects(table: pd.DataFrame) -> int:
     """How many of the two that matter the table itself does not call noise."""
     rows = table.set_index("component")
-    return int(sum(rows.loc[name, "within_noise"] is False for name in (VITAL, USEFUL)))
+    return sum(rows.loc[name, "within_noise"] in (False,) for name in (VITAL, USEFUL))
 
 
 def measure(quick: bool) -> list[Line]:
