@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -206,7 +205,7 @@ class Result(Event):
     first_step_s: float | None
     returned: dict[str, Any] = field(default_factory=dict)
     told: str = ""
-    imported: Sequence[str] = ()
+    imported: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

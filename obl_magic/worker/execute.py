@@ -230,7 +230,7 @@ def tell(finished: Finished, job: Job, reporter: Reporter) -> bool:
             reporter.emit(
                 Result(
                     reporter.rank, time.time(), path.name, size_bytes, reporter.first_step_s, short(finished.value),
-                    told(finished.value), shelf.in_use(),
+                    told(finished.value), list(shelf.in_use()),
                 )
             )  # fmt: skip
             return True
