@@ -63,10 +63,10 @@ def _slices_borrow_memory(patch: Callable[..., None], rank: int) -> None:
 
 
 def _nothing_sharded(patch: Callable[..., None], rank: int) -> None:
-    from obl_magic.worker.frameworks.keras import data, shards
+    from obl_magic.worker.frameworks.keras import balance, shards
 
-    for module in (data, shards):
-        patch(module, "bounds", lambda total, rank, size: (total * 0, total))
+    patch(shards, "bounds", lambda total, rank, parts: (total * 0, total))
+    patch(balance.Shares, "bounds", lambda shares, total, number: (total * 0, total))
 
 
 def _nothing_sharded_but_averaged(patch: Callable[..., None], rank: int) -> None:
