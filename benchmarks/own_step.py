@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from ratios import Goal, Line, ratio
+from workloads import with_own_step
 
 import obl_magic
 
@@ -20,18 +21,7 @@ PROOF_S = 1.5
 def train(batch: int, turns: int) -> dict[str, list[float]]:
     """Milliseconds of a step of both kinds, the median of each turn, and the seconds of their first epochs."""
     import keras
-    import tensorflow as tf
     from sklearn.datasets import load_digits
-
-    class OwnStep(keras.Sequential):
-        def train_step(self, data: Any) -> Any:
-            x, y = data
-            with tf.GradientTape() as tape:
-                y_pred = self(x, training=True)
-                loss = self.compute_loss(x=x, y=y, y_pred=y_pred)
-            gradients = tape.gradient(loss, self.trainable_variables)
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-            return self.compute_metrics(x, y, y_pred)
 
     class Clock(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -43,8 +33,8 @@ def train(batch: int, turns: int) -> dict[str, list[float]]:
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
     models = {}
-    for name, kind in {"keras": keras.Sequential, "own": OwnStep}.items():
-        models[name] = kind(
+    for name in ("keras", "own"):
+        model = keras.Sequential(
             [
                 keras.Input((8, 8, 1)),
                 keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -55,6 +45,7 @@ def train(batch: int, turns: int) -> dict[str, list[float]]:
                 keras.layers.Dense(10),
             ]
         )
+        models[name] = with_own_step(model) if name == "own" else model
         models[name].compile(
             "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
         )
