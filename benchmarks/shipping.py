@@ -1,7 +1,7 @@
 """What it costs to send data to ranks and to have a model back, in seconds and in copies of it.
 
-A copy is what the memory of the kernel and of all ranks grows by, shared pages counted once, over what the same run
-takes with next to no data; the kernel's own array is not counted. Every rank reads all of the data.
+A copy is what the memory of all ranks grows by, shared pages counted once, over what the same run takes with next to
+no data. The kernel's memory is not looked at. Every rank reads all of the data.
 """
 
 from __future__ import annotations
