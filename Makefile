@@ -96,7 +96,9 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# Other tools that are measured beside us come to lie apart, so that they change nothing of what is measured.
 bench: setup
+	test -d $(BUILD)/others || $(PIP) --target $(BUILD)/others --requirement benchmarks/requirements.txt
 	$(PY) benchmarks/run.py
 
 # docs/options.md and the stub that editors read, from the one table of options.

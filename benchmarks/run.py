@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import allreduce
+import auto
 import balance
 import events
 import fan_in
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "panel": panel.measure,
     "fan_in": fan_in.measure,
     "balance": balance.measure,
+    "auto": auto.measure,
 }
 BUSY = 0.5
 """Load per core, before anything was started, above which the table says so."""

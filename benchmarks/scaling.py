@@ -23,14 +23,24 @@ def measure(quick: bool) -> list[Line]:
 
 
 def _throughput(turns: int) -> list[Line]:
-    sides = {str(n): partial(throughput.oblivious, "cnn", 4, n, "horovod") for n in RANKS}
-    taken = {n: tuple(speeds[BATCH] for speeds in found) for n, found in interleaved(sides, turns).items()}
-    lines = [Line(f"{n} ranks: CNN, batch {BATCH}", "samples/s", speeds) for n, speeds in taken.items()]
+    ours = {str(n): partial(throughput.oblivious, "cnn", 4, n, "horovod") for n in RANKS}
+    limits = {f"limit {n}": partial(throughput.by_hand, "cnn", 4, "limit", n) for n in RANKS}
+    found = interleaved({**ours, **limits}, turns)
+    taken = {side: tuple(speeds[BATCH] for speeds in each) for side, each in found.items()}
+    lines = []
+    for n in RANKS:
+        lines += [
+            Line(f"{n} ranks: CNN, batch {BATCH}", "samples/s", taken[str(n)]),
+            Line(f"{n} ranks that exchange nothing", "samples/s", taken[f"limit {n}"]),
+        ]
     full = str(min(cores(), RANKS[-1]))
     for n in RANKS:
         if n > int(full):
             what = f"{n} ranks on {full} processors / {full} ranks"
-            lines.append(ratio(what, taken[str(n)], taken[full], Goal("at least", 0.9)))
+            lines += [
+                ratio(what, taken[str(n)], taken[full], Goal("at least", 0.9)),
+                ratio(f"{what}, exchanging nothing", taken[f"limit {n}"], taken[f"limit {full}"]),
+            ]
     return lines
 
 

@@ -21,6 +21,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import others
 import ranks
 from ratios import Goal, Line, interleaved, ratio
 
@@ -37,11 +38,12 @@ SAMPLER = "tpe"
 """Whose searches are timed: the default of both sides."""
 SPACE = "lr=log(1e-4,1e-1) drop=float(0,0.5)"
 PLAIN_SPACE = "x=float(-5,5) y=log(1e-3,1e3) kind=choice('a','b')"
-PER_TRIAL = Goal("at most", 100)
+PER_TRIAL = Goal("at most", 50)
 
 OURS = f"obl_magic, {WORKERS} workers"
 PROCESSES = f"Optuna, {WORKERS} processes, one journal"
 THREADS = f"Optuna, n_jobs={WORKERS}"
+RAY = f"Ray Tune, {WORKERS} at a time"
 
 SIGMA = 0.8
 MEDIAN_S, SHORTEST_S, LONGEST_S = 0.5, 0.1, 2.0
@@ -161,7 +163,9 @@ def _against_optuna(quick: bool) -> list[Line]:
         PROCESSES: partial(_optunas, trials, processes=WORKERS, threads=1),
         THREADS: partial(_optunas, trials, processes=1, threads=WORKERS),
     }
-    took = interleaved(sides, repetitions=1 if quick else 3)
+    if others.has("ray"):
+        sides[RAY] = partial(_rays, trials)
+    took = interleaved(sides, repetitions=1 if quick else 5)
     case = f"{trials} trials, {SAMPLER}"
     lines = []
     for span, seconds_of in (
@@ -171,8 +175,9 @@ def _against_optuna(quick: bool) -> list[Line]:
         of = {side: tuple(map(seconds_of, turns)) for side, turns in took.items()}
         lines += [Line(f"{case}, {span}: {side}", "s", seconds) for side, seconds in of.items()]
         lines += [
-            ratio(f"{case}, {span}: obl_magic / processes", of[OURS], of[PROCESSES], Goal("at most", 1)),
-            ratio(f"{case}, {span}: obl_magic / n_jobs", of[OURS], of[THREADS], Goal("at most", 1)),
+            ratio(f"{case}, {span}: obl_magic / {side}", of[OURS], of[side], Goal("at most", 1))
+            for side in sides
+            if side != OURS
         ]
     return lines
 
@@ -195,6 +200,13 @@ def _optunas(trials: int, *, processes: int, threads: int) -> Took:
         ]
         said = [process.result() for process in each]
         return Took(time.perf_counter() - began_s, _span_s(said))
+
+
+def _rays(trials: int) -> Took:
+    with tempfile.TemporaryDirectory() as folder:
+        began_s = time.perf_counter()
+        span = others.said_by(Path(__file__).with_name("by_ray.py"), str(trials), str(SEED), folder)
+        return Took(time.perf_counter() - began_s, span[1] - span[0])
 
 
 def _span_s(said: Sequence[str]) -> float:
@@ -259,7 +271,7 @@ def _per_trial(quick: bool) -> list[Line]:
     sides: dict[str, Callable[[], Sequence[float]]] = {
         "at once": _trials_at_once, "fits": _trials_of_fits, "plain": _plain_fits,
     }  # fmt: skip
-    turns = interleaved(sides, repetitions=1 if quick else 3)
+    turns = interleaved(sides, repetitions=1 if quick else 5)
     at_once_ms, *_ = _in_ms(turns["at once"])
     whole_ms, around_ms = _in_ms(turns["fits"])
     plain_ms, *_ = _in_ms(turns["plain"])
@@ -326,7 +338,7 @@ def periods_s(records: Sequence[TrialRecord]) -> list[float]:
 
 
 def _uneven(quick: bool) -> list[Line]:
-    seeds = range(1 if quick else 3)
+    seeds = range(1 if quick else 5)
     lines = []
     for drawn, of, worlds, goal in (
         (DRAWN, lengths, 2, None),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import others
 import ranks
 from ratios import Goal, Line, interleaved, ratio
 
@@ -91,7 +92,7 @@ def measure(quick: bool) -> list[Line]:
     ]
     for engine in _engines():
         lines += [*_cold(engine, turns), *_forked(engine, turns)]
-    return [*lines, *_what_it_costs(turns)]
+    return [*lines, *_by_ipyparallel(turns), *_what_it_costs(turns)]
 
 
 def _engines() -> list[str]:
@@ -142,6 +143,17 @@ def _forked(engine: str, turns: int) -> list[Line]:
             more = [there - here for there, here in zip(seconds, taken[warm], strict=True)]
             lines.append(Line(f"{side}, more than warm", "ms", _ms(more), Goal("at most", goal_ms)))
     return lines
+
+
+def _by_ipyparallel(turns: int) -> list[Line]:
+    """Engines that run already keep what they have imported, and all that earlier cells have left in them."""
+    if not others.has("ipyparallel"):
+        return []
+    first, *later = others.said_by(Path(__file__).with_name("by_ipyparallel.py"), str(turns + 1))
+    return [
+        Line(f"ipyparallel: cold, first step on {RANKS} engines", "s", (first,)),
+        Line(f"ipyparallel: first step, {RANKS} engines that run", "ms", _ms(later)),
+    ]
 
 
 def _what_it_costs(turns: int) -> list[Line]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +27,16 @@ PLAIN, SET = "by hand, as documented", "by hand, well set"
 HOROVOD, MPI = "obl_magic, horovod", "obl_magic, mpi"
 
 
-def measure(quick: bool) -> list[Line]:
+def measure(quick: bool, only: Collection[str] = workloads.WORKLOADS) -> list[Line]:
     """Samples/s of every side of every workload, and as shares of the limit."""
     lines = []
-    for workload, about in workloads.WORKLOADS.items():
+    for workload in only:
+        about = workloads.WORKLOADS[workload]
         epochs = 3
         sides: dict[str, Callable[[], dict[int, float]]] = {
-            LIMIT: partial(_by_hand, workload, epochs, "limit"),
-            PLAIN: partial(_by_hand, workload, epochs, "plain"),
-            SET: partial(_by_hand, workload, epochs, "set"),
+            LIMIT: partial(by_hand, workload, epochs, "limit"),
+            PLAIN: partial(by_hand, workload, epochs, "plain"),
+            SET: partial(by_hand, workload, epochs, "set"),
             HOROVOD: partial(oblivious, workload, epochs, RANKS, "horovod"),
             MPI: partial(oblivious, workload, epochs, RANKS, "mpi"),
             ONE: partial(oblivious, workload, epochs, 1, "horovod"),
@@ -56,14 +57,15 @@ def measure(quick: bool) -> list[Line]:
     return lines
 
 
-def _by_hand(workload: str, epochs: int, how: str) -> dict[int, float]:
+def by_hand(workload: str, epochs: int, how: str, n: int = RANKS) -> dict[int, float]:
+    """Samples/s of a workload by batch size, on so many ranks that exchange as ``handwritten`` says, or not at all."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "speeds.json")
         program = [sys.executable, str(HANDWRITTEN), str(target), workload, str(epochs), how]
         if how == "plain":
-            ranks.plain(RANKS, program)
+            ranks.plain(n, program)
         else:
-            ranks.tuned(RANKS, [*program, *map(str, ranks.tuned_threads(RANKS))])
+            ranks.tuned(n, [*program, *map(str, ranks.tuned_threads(n))])
         return {int(batch): float(speed) for batch, speed in json.loads(target.read_text()).items()}
 
 

@@ -105,7 +105,9 @@ def embedding() -> Any:
     )
 
 
-def _floats(*shape: int) -> Callable[[int], tuple[Any, Any]]:
+def floats(*shape: int) -> Callable[[int], tuple[Any, Any]]:
+    """Makes random inputs of a shape, and labels below ten."""
+
     def data(samples: int) -> tuple[Any, Any]:
         import numpy as np
 
@@ -126,13 +128,13 @@ def words(samples: int) -> tuple[Any, Any]:
 
 _CNN = "CNN, 0.4 M weights"
 WORKLOADS = {
-    "cnn": Workload(_CNN, cnn, _floats(28, 28, 1), {64: 16, 256: 6, 1024: 2}, 0.97),
-    "mlp": Workload("MLP, 10 M weights", mlp, _floats(784), {256: 4}, 0.88),
-    "resnet": Workload("residual network, 11 M weights", resnet, _floats(32, 32, 3), {32: 2}, 0.88),
-    "lstm": Workload("LSTM of 128 units", lstm, _floats(LENGTH, 32), {128: 12}, 0.88),
+    "cnn": Workload(_CNN, cnn, floats(28, 28, 1), {64: 16, 256: 6, 1024: 2}, 0.97),
+    "mlp": Workload("MLP, 10 M weights", mlp, floats(784), {256: 4}, 0.88),
+    "resnet": Workload("residual network, 11 M weights", resnet, floats(32, 32, 3), {32: 2}, 0.88),
+    "lstm": Workload("LSTM of 128 units", lstm, floats(LENGTH, 32), {128: 12}, 0.88),
     "embedding": Workload("embedding of 20,000 words", embedding, words, {256: 16}, 0.88),
-    "own step": Workload(f"{_CNN}, a train_step", cnn, _floats(28, 28, 1), {256: 6}, 0.97, "own step"),
-    "loop": Workload(f"{_CNN}, a loop by hand", cnn, _floats(28, 28, 1), {256: 6}, 0.97, "loop"),
+    "own step": Workload(f"{_CNN}, a train_step", cnn, floats(28, 28, 1), {256: 6}, 0.97, "own step"),
+    "loop": Workload(f"{_CNN}, a loop by hand", cnn, floats(28, 28, 1), {256: 6}, 0.97, "loop"),
 }
 
 
