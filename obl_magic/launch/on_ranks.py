@@ -160,7 +160,7 @@ class LaunchedRun:
         """Brings up a world and gives it the job, to begin with or to go on from what the last one has kept."""
         channel, why = SERVER.channel(self._wanted(), lambda: bool(self._stopping))
         if why:
-            said = f"{why}, so this world was started afresh: it takes longer, and computes the same"
+            said = f"{why}: it takes longer, and computes the same"
             self._ledger.add(Note(LAUNCHER, time.time(), said, "fork-server"))
         options = replace(self._options, workers=self._ranks)
         watched = Watched(

@@ -142,12 +142,12 @@ def exported(env: Mapping[str, str]) -> list[str]:
     Args:
         env: of the launcher.
     """
-    names = sorted(name for name in env if name.isidentifier() and not _is_a_hosts_own(name))
-    return launcher("openmpi").exported(names)
+    return launcher("openmpi").exported(sorted(filter(travels, env)))
 
 
-def _is_a_hosts_own(name: str) -> bool:
-    return name in _OWN or name.startswith(_OWN_PREFIXES)
+def travels(name: str) -> bool:
+    """Whether a variable reaches other hosts; it does not if it is a host's own."""
+    return name.isidentifier() and name not in _OWN and not name.startswith(_OWN_PREFIXES)
 
 
 def environment(

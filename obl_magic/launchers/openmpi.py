@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from obl_magic.hosts.places import Hosts
+from obl_magic.launchers import ssh
 from obl_magic.launchers.launcher import Death, Variables
 
 TITLE = "Open MPI"
@@ -21,7 +22,7 @@ _BETWEEN_HOSTS = {
     "PRTE_MCA_oob_tcp_keepalive_time": "2",
     "PRTE_MCA_oob_tcp_keepalive_intvl": "1",
     "PRTE_MCA_oob_tcp_keepalive_probes": "3",
-    "PRTE_MCA_plm_ssh_args": "-o BatchMode=yes -o ConnectTimeout=10",
+    "PRTE_MCA_plm_ssh_args": ssh.BATCH,
 }
 
 _SIGNAL = re.compile(r"process rank (\d+) .*?exited on\s+signal (\d+) \(?([^)\n.]*)", re.S)

@@ -1,11 +1,19 @@
-"""Why a host could not be had: the one line that says it, among the many that a launcher and ssh write."""
+"""How another host is reached, and why it could not be: the one line that says it, among the many that ssh writes."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 
 from obl_magic.errors import SetupProblem
 
+BATCH = "-o BatchMode=yes -o ConnectTimeout=10"
+"""It asks nobody for a password."""
+_NOTICES = ("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=3")
+"""That a cable is out."""
+_AGENT, _ARGS = "PRTE_MCA_plm_ssh_agent", "PRTE_MCA_plm_ssh_args"
 _REMOTE = re.compile(r"Remote host:\s+(\S+)")
 _WORDS = (
     (re.compile(r"(?:ssh: )?(Could not resolve hostname .*)"), "getent hosts {host} (is the name right?)"),
@@ -24,6 +32,18 @@ _NO_DAEMON = re.compile(r"(?:line \d+: |sh: |: )(/\S*prted): (?:No such file|not
 _NO_PROGRAM = re.compile(r"could not access an executable:\s+Executable: (\S+)\s+Node: (\S+)")
 _NO_SSH = "No available launching agents were found"
 _SAME = "make the same environment there, or use a shared folder"
+
+
+def command(host: str, program: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What runs a program on another host, by the ssh that Open MPI's launcher takes there.
+
+    Args:
+        host: its name, as a user writes it.
+        program: its command line.
+        environ: where the user may have set another one.
+    """
+    agent = shlex.split(environ.get(_AGENT, "ssh").partition(":")[0])
+    return [*agent, *_NOTICES, *shlex.split(environ.get(_ARGS, BATCH)), host, f"exec {shlex.join(program)}"]
 
 
 def problem(said: str) -> SetupProblem | None:

@@ -15,10 +15,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from obl_magic.environment import OLDER, PREFIX, setting
 from obl_magic.errors import SetupProblem
+from obl_magic.hosts.places import is_this_host
+from obl_magic.server.afar import Afar
+from obl_magic.server.here import Here
 from obl_magic.server.running import Running
 from obl_magic.worker import shelf
 from obl_magic.world.channel import Channel, Wanted
@@ -107,7 +111,8 @@ class Server:
     def __init__(self) -> None:
         self.allowed = can_fork() and not is_forbidden()
         self._lock = threading.RLock()
-        self._now: Running | None = None
+        self._now: Here | None = None
+        self._afar: dict[str, Afar] = {}
         self._grounds: Grounds | None = None
         self._learned: set[str] = set()
 
@@ -125,7 +130,7 @@ class Server:
                 return
             self._grounds = grounds()
             with contextlib.suppress(SetupProblem):
-                self._now = Running(self._wanted())
+                self._now = Here(self._wanted())
 
     def renew(self) -> None:
         """Replaces one that is no longer like this process; has it import what this process, or a run, has since."""
@@ -135,8 +140,10 @@ class Server:
             running = self._current()
             if running is None:
                 self.warm()
-            elif more := [name for name in self._wanted() if not running.has(name)]:
-                running.also(more)
+            else:
+                for each in (running, *self._afar.values()):
+                    if more := [name for name in self._wanted() if not each.has(name)]:
+                        each.also(more)
 
     def learn(self, imported: Sequence[str]) -> None:
         """A function has imported these libraries, so the next one may as well."""
@@ -156,7 +163,7 @@ class Server:
             in_a_hurry: whether nobody wants to wait any more.
 
         Returns:
-            The world, and why it was started afresh where that is worth a word.
+            The world, and why it, or a part of it, was started afresh where that is worth a word.
 
         Raises:
             SetupProblem: the launcher could not be started.
@@ -166,25 +173,46 @@ class Server:
             running = self._for(want)
             if running is None:
                 break
+            afar = self._on_other_hosts(want)
             problem = running.problem(in_a_hurry)
             if not problem and running is self._for(want):  # what its imports have set is known by now
+                problems = {each: each.problem(in_a_hurry) for each in afar}
+                ready = [each for each, why in problems.items() if not why]
                 try:
-                    return Channel(want, running.start), ""
+                    start = partial(running.start, elsewhere=ready)
+                    whys = [f"{why}, so its ranks were started afresh" for why in problems.values() if why]
+                    return Channel(want, start), "; ".join(whys)
                 except SetupProblem:  # is it the launcher's, it is said when the world is started afresh
                     problem = "the fork server did not answer"
             if problem and not running.has_ended(within_s=1.0):
                 break
-        return Channel(want), problem
+        return Channel(want), f"{problem}, so this world was started afresh" if problem else ""
 
     def is_coming_up(self, want: Wanted) -> bool:
         """Whether :meth:`channel` would wait until it is ready."""
         running = self._for(want)
         return running is not None and not running.is_ready
 
-    def _for(self, want: Wanted) -> Running | None:
+    def _on_other_hosts(self, want: Wanted) -> list[Afar]:
+        """The servers of a world's other hosts, ready or not; they are started where it imports the frameworks."""
+        found = []
+        for host in want.hosts.names if want.hosts is not None else ():
+            if is_this_host(host):
+                continue
+            with self._lock:
+                running = self._afar.get(host)
+                if running is None or running.owner != os.getpid() or running.has_ended():
+                    if not want.imports:
+                        continue
+                    running = self._afar[host] = Afar(host, self._wanted())
+            if want.imports or running.is_ready:
+                found.append(running)
+        return found
+
+    def _for(self, want: Wanted) -> Here | None:
         """The one that such a world comes from, ready or not; none if it had better be started afresh."""
-        if not self.allowed or want.hosts is not None or want.queued:  # it forks on its own host only
-            return None
+        if not self.allowed or want.queued or (want.hosts is not None and want.hosts.of):
+            return None  # what Slurm starts is bound by its rules
         with self._lock:
             running = self._current()
             if running is None and want.imports:  # once for all ranks, rather than once a rank
@@ -203,7 +231,7 @@ class Server:
             running = self._current()
         if running is None:
             return "no fork server runs; the next run with workers starts one"
-        return running.status()
+        return "; ".join([running.status(), *(each.status() for each in self._afar.values())])
 
     @property
     def pid(self) -> int:
@@ -211,7 +239,7 @@ class Server:
         with self._lock:
             return 0 if self._now is None else self._now.pid
 
-    def _current(self) -> Running | None:
+    def _current(self) -> Here | None:
         """The one that runs, if it may serve."""
         running = self._now
         if running is None or running.owner != os.getpid() or running.has_ended():
@@ -232,9 +260,11 @@ class Server:
         return all(running.sets(name, now.env.get(name)) for name in differ)
 
     def _end(self) -> None:
-        running, self._now = self._now, None
-        if running is not None and running.owner == os.getpid():
-            running.end()
+        ending = [*filter(None, [self._now]), *self._afar.values()]
+        self._now, self._afar = None, {}
+        for running in ending:
+            if running.owner == os.getpid():
+                running.end()
 
 
 SERVER = Server()

@@ -34,7 +34,7 @@ BY_THEMSELVES_S = 1.0
 ALL_GONE_S = 5.0
 _TRACKER = "resource_tracker"
 """In the command line of the processes by which Python's pools remove their semaphores when all else is gone."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _LINUX = sys.platform == "linux"
 _HEARD = (signal.SIGTERM, signal.SIGCHLD)
 
@@ -90,7 +90,7 @@ class Leash:
     """One launcher and what lives below it.
 
     Args:
-        launcher: its process id.
+        launcher: its process id; 0: it is on another host.
         segments: what shared memory of MPI's own is called, as a regular expression.
         ear: hears of SIGTERM, of the launcher's end, and of whatever else is to end the world.
         reaped: told of every other child that has ended: its process id, and its status.
@@ -117,12 +117,7 @@ class Leash:
         asked = self.asked
         if asked:
             self._end_at_once()
-        self._end_the_rest(0.0 if asked else BY_THEMSELVES_S)
-        for path in self._shared:
-            try:
-                os.unlink(path)
-            except OSError:
-                continue
+        self.end_the_rest(0.0 if asked else BY_THEMSELVES_S)
         return self._status or 0
 
     def _end_at_once(self) -> None:
@@ -143,8 +138,8 @@ class Leash:
             if alone:
                 _send(self._launcher, signal.SIGTERM)
 
-    def _end_the_rest(self, by_themselves_s: float) -> None:
-        """Kills what the launcher has left, after a while in which it may end by itself."""
+    def end_the_rest(self, by_themselves_s: float = 0.0) -> None:
+        """Kills what the launcher has left, after a while in which it may end by itself; and removes what it shared."""
         until = time.monotonic() + by_themselves_s
         while self._below() and (left_s := until - time.monotonic()) > 0:
             if signal.SIGTERM in self._ear.hear(min(left_s, 0.1)):
@@ -154,6 +149,15 @@ class Leash:
             time.monotonic() - began < ALL_GONE_S
         ):
             self._ear.hear(0.01)
+        self._has_ended()
+        for path in self._shared:
+            try:
+                os.unlink(path)
+            except OSError:
+                continue
+
+    def reap(self) -> None:
+        """Says of whatever has ended that it has."""
         self._has_ended()
 
     def _kill(self, but: int = 0, trackers: bool = False) -> bool:
@@ -228,7 +232,8 @@ def _send(pid: int, number: int) -> None:
         return
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Asks the system for something about this process, on Linux; see its manual page."""
     if _LINUX:
         ctypes.CDLL(None).prctl(option, value)
 
@@ -238,7 +243,7 @@ def _become_the_launcher(holder: int, argv: list[str]) -> None:
     try:
         deaf()
         os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == holder:
             os.execv(argv[0], argv)
     finally:
@@ -256,7 +261,7 @@ def main(parent: int, says: int, folders: list[str], segments: str, argv: list[s
         argv: the launcher's command line.
     """
     ear = Ear()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return
     os.set_inheritable(says, False)
@@ -274,7 +279,7 @@ def hold(ear: Ear, leashed: Callable[[int], Leash], says: int, folders: list[str
         folders: as for :func:`main`.
         argv: as for :func:`main`.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     holder = os.getpid()
     launcher = os.fork()
     if launcher == 0:
