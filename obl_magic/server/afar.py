@@ -39,6 +39,8 @@ class Afar(Running):
         self._words = ""  # what was said last that is no JSON: by ssh, or by a shell
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._open: set[str] = set()
+        self._leaves = False
         up: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         begin(self._hold, "obl-server-afar", up)
         self._process = up.get()
@@ -100,24 +102,35 @@ class Afar(Running):
             mark: of the world.
         """
         with self._lock:
+            self._open.add(address)
             try:
                 self._tell({"world": address, "mark": [MARK, mark], "segments": segments()})
                 while (answer := self._answers.get(timeout=_ANSWERS_WITHIN_S)) not in ("", address):
                     continue
             except (OSError, queue.Empty):
-                self.end()
-                return False
-            return answer == address
+                answer = ""
+        if not answer:
+            self._leaves = True
+            self.closes(address)
+        return bool(answer)
 
     def closes(self, address: str) -> None:
         """That world is over: what is left of it on that host is to end."""
         with contextlib.suppress(OSError):
             self._tell({"over": address})
+        with self._lock:
+            self._open.discard(address)
+        self._may_leave()
 
     def end(self) -> None:
-        """It ends, and what it has forked."""
-        if self._process is not None:
-            self._process.terminate()
+        """It takes no more worlds, and ends with the last of those that there are: all that it forked ends with it."""
+        self._leaves = True
+        self._may_leave()
+
+    def _may_leave(self) -> None:
+        with self._lock:
+            if self._leaves and not self._open and self._process is not None:
+                self._process.terminate()
 
     def _import(self, modules: Sequence[str]) -> None:
         self._tell({"imports": [*modules]})

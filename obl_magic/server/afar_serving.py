@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from obl_magic.server.imported import why_not
 from obl_magic.server.ranks import IsRank, Ranks, look_like
 from obl_magic.server.serving import Server
+from obl_magic.worker.swept import sweep
 from obl_magic.world.free_memory import available_bytes
 from obl_magic.world.leash import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Ear, Leash, deaf, prctl
 
@@ -106,6 +107,7 @@ def _fork_ranks(says: int, asked: dict[str, Any]) -> NoReturn:
             elif time.monotonic() - since > CUT_OFF_S:
                 break
         leash.end_the_rest()
+        sweep()
     except IsRank:
         raise
     except BaseException:

@@ -110,12 +110,21 @@ class Here(Running):
             OSError: none was forked.
         """
         address = f"obl-{secrets.token_hex(16)}"
-        opened = [each for each in elsewhere if each.opens(address, env[MARK])]
+        opened: list[Afar] = []
 
-        def all_ended() -> None:
+        def over() -> None:
             for each in opened:
                 each.closes(address)
+
+        def all_ended() -> None:
+            over()
             ended()
+
+        for each in elsewhere:
+            if not each.opens(address, env[MARK]):
+                over()
+                raise OSError(errno.ECHILD, "the fork server on another host has ended")
+            opened.append(each)
 
         stubs = [sys.executable, "-I", "-S", "-E", stub.__file__, address, *program]
         request = Request(
@@ -126,8 +135,7 @@ class Here(Running):
         begin(self._see_it_through, "obl-leash", request, all_ended, answer)
         held = answer.get()
         if isinstance(held, OSError):
-            for each in opened:
-                each.closes(address)
+            over()
             raise held
         return held
 

@@ -122,10 +122,12 @@ class Hosts:
 
     def left(self) -> list[str]:
         """Processes and files of ours on all hosts."""
-        found = [f"{host}: {each}" for host in self.names for each in self.shell(host, _LEFT).split()]
-        for host in self.names:
-            found += [f"{host}: process {pid} ({part})" for part in _OURS for pid in self.pids(host, part)]
-        return found
+        return [each for host in self.names for each in self.left_on(host)]
+
+    def left_on(self, host: str) -> list[str]:
+        """Processes and files of ours on one."""
+        files = [f"{host}: {each}" for each in self.shell(host, _LEFT).split()]
+        return files + [f"{host}: process {pid} ({part})" for part in _OURS for pid in self.pids(host, part)]
 
     def down(self) -> None:
         """Ends them."""
