@@ -73,9 +73,10 @@ class Shares:
             number: int64 scalar, of the batch in its pipeline, from 0.
         """
         rows = self._rows.read_value()
-        row = tf.where(number >= rows[1, 0], rows[1], rows[0])
-        rank = self._world.rank
-        return total * row[2 + rank] // row[1], total * row[3 + rank] // row[1]
+        row = tf.gather(rows, tf.cast(number >= rows[1, 0], tf.int32))
+        _, whole, edges = tf.split(row, (1, 1, 2))
+        first, last = tf.unstack(total * edges // whole)
+        return first, last
 
     def begin(self) -> None:
         """The pipeline begins anew, with the world's parts."""
@@ -86,9 +87,9 @@ class Shares:
         self._rows.assign([self._rows[1], self._row(number)])
 
     def _row(self, number: int) -> list[int]:
-        """(first batch, sum of the parts, and where each rank's part begins and ends, in their sum)."""
-        parts = self._world.parts
-        return [number, sum(parts), 0, *np.cumsum(parts).tolist()]
+        """(first batch, sum of the parts, where this rank's part begins and where it ends, in their sum)."""
+        parts, rank = self._world.parts, self._world.rank
+        return [number, sum(parts), sum(parts[:rank]), sum(parts[: rank + 1])]
 
 
 class Balance:

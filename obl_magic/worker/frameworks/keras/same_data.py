@@ -160,17 +160,28 @@ def marked(mark: Any, data: Any) -> Any:
         mark: int64, shape [3]: of the batches before.
         data: the batch.
     """
-    count, exact, near = mark[0], mark[1], tf.bitcast(mark[2], tf.float64)
-    order = 1.0 + tf.cast(count % 7, tf.float64) / 7.0  # batches in another order are other data
+    exact: list[Any] = []
+    near: list[Any] = []
     for place, leaf in enumerate(_tensors(data)):
         some, size = _some(leaf)
-        exact = exact * _FACTOR + size
         if leaf.dtype.is_floating:
-            near += order * _near(some) / (1 + place % 5)
+            near.append(_near(some) / (1 + place % 5))
+            number = tf.reshape(size, [1])
         else:
-            bits = tf.bitcast(tf.fingerprint(some[None, :]), tf.int64)
-            exact = exact * _FACTOR + bits[0]
-    return tf.stack([count + 1, exact, tf.bitcast(near, tf.int64)])
+            number = tf.bitcast(tf.fingerprint(some), tf.int64) + size
+        exact.append(number if not exact else number * _odd(place))
+    new = tf.concat([[1], tf.add_n(exact) if exact else [0], [0]], 0)
+    mark = mark * tf.constant([1, _FACTOR, 1], tf.int64) + tf.cast(new, tf.int64)
+    if not near:
+        return mark
+    order = 1.0 + tf.cast(mark[0] % 7, tf.float64) / 7.0  # batches in another order are other data
+    sum_of_all = tf.bitcast(mark[2:], tf.float64) + order * tf.add_n(near)
+    return tf.concat([mark[:2], tf.bitcast(sum_of_all, tf.int64)], 0)
+
+
+def _odd(place: int) -> Any:
+    """An odd number, other for each place."""
+    return tf.constant((_FACTOR * (2 * place + 1) + 2**63) % 2**64 - 2**63, tf.int64)
 
 
 def _tensors(data: Any) -> Iterator[Any]:
@@ -187,10 +198,15 @@ def _tensors(data: Any) -> Iterator[Any]:
 
 
 def _some(leaf: Any) -> tuple[Any, Any]:
-    """Some elements from all over a tensor as a row, and how many it has; an odd step meets every column."""
-    size = tf.size(leaf, out_type=tf.int64)
-    every = tf.bitwise.bitwise_or(size // _SAMPLED, 1)
-    return tf.reshape(leaf, [-1])[::every], size
+    """Some elements from all over a tensor, as one row, and how many it has; an odd step meets every column.
+
+    As few operations as there can be: TensorFlow optimizes them anew for every pass over the data.
+    """
+    row = tf.reshape(leaf, [1, -1])
+    known = leaf.shape.num_elements()
+    size = tf.size(leaf, out_type=tf.int64) if known is None else tf.constant(known, tf.int64)
+    every = tf.bitwise.bitwise_or(size // _SAMPLED, 1) if known is None else known // _SAMPLED | 1
+    return (row if known is not None and every == 1 else row[:, ::every]), size
 
 
 def _near(some: Any) -> Any:
