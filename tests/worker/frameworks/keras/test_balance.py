@@ -131,10 +131,16 @@ def test_a_slow_rank_gets_less_and_the_numbers_stay(home: Path, kind: str, engin
     ideal = 1 / (1 + 3 * (workers - 1))
     assert shares[-1] is not None
     assert shares[-1] == pytest.approx(ideal, abs=0.08)
-    equal_s = slowed.ROWS * slowed.ROW_S * 3 / workers
-    assert (
-        min(run.value["took"][-2:]) < equal_s
-    )  # by how much: benchmarks/balance.py, on a machine that is idle
+    equal = obl_magic.run(  # beside it, since other worlds may keep the processors busy
+        slowed.fit,
+        workers=workers,
+        engine=engine,
+        args={**args, "epochs": 3},
+        balance=False,
+        quiet=True,
+        timeout=300,
+    )
+    assert min(run.value["took"][-2:]) < min(equal.value["took"][-2:])  # by how much: benchmarks/balance.py
     for value in run.values:
         for mine, theirs in zip(value["weights"], alone["weights"], strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-5)
