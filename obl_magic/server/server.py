@@ -191,7 +191,9 @@ class Server:
     def is_coming_up(self, want: Wanted) -> bool:
         """Whether :meth:`channel` would wait until it is ready."""
         running = self._for(want)
-        return running is not None and not running.is_ready
+        return running is not None and not all(
+            each.is_ready for each in (running, *self._on_other_hosts(want))
+        )
 
     def _on_other_hosts(self, want: Wanted) -> list[Afar]:
         """The servers of a world's other hosts, ready or not; they are started where it imports the frameworks."""

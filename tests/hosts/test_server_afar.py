@@ -55,7 +55,10 @@ RUNS = (
         return obl_magic.run(function, hosts="nb:1,b:2", engine="mpi", quiet=True, timeout=50, **options)
 
     say(run(plain).values)
-    say(run(imports).values)
+    first = run(imports, background=True)  # the call waits for no server
+    say("coming up" in SERVER.status())
+    first.wait()
+    say(first.values)
     waiting = run(waits, background=True)
     while not os.path.exists("up-2"):
         time.sleep(0.05)
@@ -92,8 +95,9 @@ def test_ranks_on_other_hosts_are_forked_and_cannot_tell(hosts: Hosts) -> None:
     said = _results(
         hosts.python("nb", RUNS, within_s=150, env={"OBLIVIOUS_HOME": str(hosts.shared / "home")})
     )
-    before, first, later, waited, status, plain, died, again, again_s, off = said
+    before, at_once, first, later, waited, status, plain, died, again, again_s, off = said
     assert before == [False] * 3
+    assert at_once
     for values, variable in ((first, None), (later, "yes"), (again, "yes")):
         assert [value[:4] for value in values] == [
             [host, True, variable, str(hosts.shared)] for host in ("nb", "b", "b")
