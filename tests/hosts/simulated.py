@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -113,6 +114,18 @@ class Hosts:
         lines = (line.partition(" ") for line in self.shell(host, listing).splitlines())
         return [int(pid) for pid, _, what in lines if part in what and "cmdline" not in what]
 
+    def nobody_is_up(self) -> None:
+        """Forgets which ranks have said that they are up, as files in the folder that all see: ``up-0``."""
+        for path in self.shared.glob("up-*"):
+            path.unlink()
+
+    def wait_until_up(self, ranks: int = 2) -> None:
+        """Waits until so many ranks have said so."""
+        until = time.monotonic() + 60
+        while len(list(self.shared.glob("up-*"))) < ranks:
+            assert time.monotonic() < until, "the ranks did not come up"
+            time.sleep(0.02)
+
     def wait_until_empty(self, within_s: float = 5.0) -> None:
         """Waits until no process and no file of ours is on any host."""
         until = time.monotonic() + within_s
@@ -134,6 +147,14 @@ class Hosts:
         subprocess.run([self._script, "down"], env=self._env, check=False, timeout=60)
         for folder in (self._state, self.shared):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def results(said: str) -> list[Any]:
+    """What a script has printed as lines of ``RESULT`` and JSON; at least one."""
+    lines = (line.partition("RESULT ") for line in said.splitlines())
+    found = [json.loads(text) for before, mark, text in lines if mark and not before]
+    assert found, said
+    return found
 
 
 def why_not(*programs: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import time
 
 import pytest
-from simulated import Hosts
+from simulated import Hosts, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -37,18 +36,10 @@ DIGITS = """
 """
 
 
-def _results(said: str) -> list[object]:
-    found = [
-        json.loads(line.removeprefix("RESULT ")) for line in said.splitlines() if line.startswith("RESULT ")
-    ]
-    assert found, said
-    return found
-
-
 def test_two_hosts_give_the_numbers_of_one_rank(hosts: Hosts) -> None:
     """With both engines, though the run's folder is on one host only, and with an array that came along."""
     said = hosts.python("a", DIGITS, env={"OBLIVIOUS_HOME": "/tmp/obl-home"}, within_s=150)
-    for here, there, ranks, told in _results(said):
+    for here, there, ranks, told in results(said):
         assert there[0] == pytest.approx(here[0], abs=1e-5)
         assert there[1] == pytest.approx(here[1], rel=1e-5)
         assert there[2] == here[2]
@@ -75,7 +66,7 @@ BIG = """
 
 def test_nothing_that_ranks_on_other_hosts_say_is_lost(hosts: Hosts) -> None:
     """The launcher is on a host without ranks: whatever they write last crosses the network."""
-    assert _results(hosts.python("nb", BIG)) == [["succeeded", [20_000, 20_000], [6_000_000, 6_000_000]]]
+    assert results(hosts.python("nb", BIG)) == [["succeeded", [20_000, 20_000], [6_000_000, 6_000_000]]]
     hosts.wait_until_empty()
 
 
@@ -96,7 +87,7 @@ def test_variables_go_along_and_threads_are_those_of_each_host(hosts: Hosts) -> 
     """What the notebook has set is seen everywhere; how many processors a host has is its own affair."""
     hosts.shell("b", "echo 'export OBLIVIOUS_CORES=6' > ~/.bashrc")
     try:
-        (values,) = _results(hosts.python("a", ENVIRONMENT, env={"MINE": "x y=z", "OBLIVIOUS_CORES": "3"}))
+        (values,) = results(hosts.python("a", ENVIRONMENT, env={"MINE": "x y=z", "OBLIVIOUS_CORES": "3"}))
     finally:
         hosts.shell("b", "rm ~/.bashrc")
     assert values == [["x y=z", "3", "3", None], ["x y=z", "6", "6", None]]
@@ -123,29 +114,21 @@ WAITS = """
 """
 
 
-def _until_up(hosts: Hosts) -> None:
-    until = time.monotonic() + 30
-    while len(list(hosts.shared.glob("up-*"))) < 2:
-        assert time.monotonic() < until, "the ranks did not come up"
-        time.sleep(0.02)
-
-
 @pytest.fixture(autouse=True)
 def _nobody_is_up(request: pytest.FixtureRequest) -> None:
     if "hosts" in request.fixturenames:
-        for path in request.getfixturevalue("hosts").shared.glob("up-*"):
-            path.unlink()
+        request.getfixturevalue("hosts").nobody_is_up()
 
 
 @pytest.mark.parametrize("launcher", ["nb", "a"])
 def test_a_rank_that_is_killed_on_another_host_is_named_with_it(hosts: Hosts, launcher: str) -> None:
     """Within two seconds, and nothing is left on any host."""
     run = hosts.start(launcher, WAITS, "waits")
-    _until_up(hosts)
+    hosts.wait_until_up()
     (pid,) = [pid for pid in hosts.pids("b", "obl_magic.worker") if "prted" not in str(pid)][-1:]
     began = time.monotonic()
     hosts.shell("b", f"kill -9 {pid}")
-    (said,) = _results(run.communicate(timeout=30)[0])
+    (said,) = results(run.communicate(timeout=30)[0])
     assert time.monotonic() - began < 4
     assert re.search(r"rank 1 on b died: signal 9", str(said)), said
     hosts.wait_until_empty()
@@ -153,7 +136,7 @@ def test_a_rank_that_is_killed_on_another_host_is_named_with_it(hosts: Hosts, la
 
 def test_what_a_rank_raises_on_another_host_is_raised_here(hosts: Hosts) -> None:
     """As on one host."""
-    assert _results(hosts.python("a", WAITS, "raises", env={"OBLIVIOUS_HOME": "/tmp/obl-home"})) == [
+    assert results(hosts.python("a", WAITS, "raises", env={"OBLIVIOUS_HOME": "/tmp/obl-home"})) == [
         "ValueError: no good on b"
     ]
     hosts.shell("a", "rm -rf /tmp/obl-home")
@@ -163,10 +146,10 @@ def test_what_a_rank_raises_on_another_host_is_raised_here(hosts: Hosts) -> None
 def test_a_daemon_that_is_killed_costs_its_host(hosts: Hosts) -> None:
     """The launcher ends as if all were well (exit code 0); the message names the host."""
     run = hosts.start("nb", WAITS, "waits")
-    _until_up(hosts)
+    hosts.wait_until_up()
     for pid in hosts.pids("b", "prted"):
         hosts.shell("b", f"kill -9 {pid} 2> /dev/null || true")
-    (said,) = _results(run.communicate(timeout=30)[0])
+    (said,) = results(run.communicate(timeout=30)[0])
     assert re.search(r"host b was lost \(its daemon has ended\); its rank was 1", str(said)), said
     hosts.python("nb", WAITS, "raises")  # what the daemon has left goes with the next run
     hosts.wait_until_empty()
@@ -175,7 +158,7 @@ def test_a_daemon_that_is_killed_costs_its_host(hosts: Hosts) -> None:
 def test_a_kernel_that_is_killed_leaves_nothing_on_any_host(hosts: Hosts) -> None:
     """Within five seconds."""
     run = hosts.start("nb", WAITS, "waits")
-    _until_up(hosts)
+    hosts.wait_until_up()
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     hosts.wait_until_empty(5)
@@ -184,9 +167,9 @@ def test_a_kernel_that_is_killed_leaves_nothing_on_any_host(hosts: Hosts) -> Non
 def test_an_interrupt_ends_the_ranks_on_all_hosts(hosts: Hosts) -> None:
     """As on one host."""
     run = hosts.start("nb", WAITS, "waits")
-    _until_up(hosts)
+    hosts.wait_until_up()
     os.killpg(run.pid, signal.SIGINT)
-    (said,) = _results(run.communicate(timeout=30)[0])
+    (said,) = results(run.communicate(timeout=30)[0])
     assert str(said).startswith("KeyboardInterrupt"), said
     hosts.wait_until_empty(5)
 
@@ -194,11 +177,11 @@ def test_an_interrupt_ends_the_ranks_on_all_hosts(hosts: Hosts) -> None:
 def test_a_cable_that_is_out_is_noticed(hosts: Hosts) -> None:
     """Within ten seconds, by name; what was left on the host ends when it is back."""
     run = hosts.start("nb", WAITS, "waits")
-    _until_up(hosts)
+    hosts.wait_until_up()
     hosts.call("link", "b", "down")
     try:
         began = time.monotonic()
-        (said,) = _results(run.communicate(timeout=30)[0])
+        (said,) = results(run.communicate(timeout=30)[0])
         assert time.monotonic() - began < 10
         assert re.search(r"host b was lost \(no answer for 5 s\); its rank was 1", str(said)), said
     finally:
@@ -227,7 +210,7 @@ STANDS_STILL = """
 def test_who_stands_still_is_named_with_its_host_and_writes_its_own_stacks(hosts: Hosts) -> None:
     """They come home from a host that does not see the run's folder."""
     printed = hosts.python("a", STANDS_STILL, env={"OBLIVIOUS_HOME": "/tmp/obl-home"})
-    ((said, stacks),) = _results(printed)
+    ((said, stacks),) = results(printed)
     assert "rank 1 on b: busy at" in said, said
     assert "all stacks: " in said
     assert "in stand_still" in stacks

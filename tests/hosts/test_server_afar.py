@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import time
-from typing import Any
 
 import pytest
-from simulated import Hosts
+from simulated import Hosts, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
@@ -82,19 +80,9 @@ RUNS = (
 )
 
 
-def _results(said: str) -> list[Any]:
-    found = [
-        json.loads(line.removeprefix("RESULT ")) for line in said.splitlines() if line.startswith("RESULT ")
-    ]
-    assert found, said
-    return found
-
-
 def test_ranks_on_other_hosts_are_forked_and_cannot_tell(hosts: Hosts) -> None:
     """From the first run on that imports a framework; others start no server, and use one that is there."""
-    said = _results(
-        hosts.python("nb", RUNS, within_s=150, env={"OBLIVIOUS_HOME": str(hosts.shared / "home")})
-    )
+    said = results(hosts.python("nb", RUNS, within_s=150, env={"OBLIVIOUS_HOME": str(hosts.shared / "home")}))
     before, at_once, first, later, waited, status, plain, died, again, again_s, off = said
     assert before == [False] * 3
     assert at_once
@@ -143,21 +131,14 @@ WAITS = (
 
 @pytest.fixture(autouse=True)
 def _nobody_is_up(hosts: Hosts) -> None:
-    for path in (*hosts.shared.glob("up-*"), hosts.shared / "go"):
-        path.unlink(missing_ok=True)
-
-
-def _until_up(hosts: Hosts) -> None:
-    until = time.monotonic() + 60
-    while len(list(hosts.shared.glob("up-*"))) < 2:
-        assert time.monotonic() < until, "the ranks did not come up"
-        time.sleep(0.02)
+    hosts.nobody_is_up()
+    (hosts.shared / "go").unlink(missing_ok=True)
 
 
 def test_a_kernel_that_is_killed_takes_the_servers_on_all_hosts_along(hosts: Hosts) -> None:
     """Within five seconds, while a world of theirs runs."""
     run = hosts.start("nb", WAITS)
-    _until_up(hosts)
+    hosts.wait_until_up()
     assert hosts.pids("b", "-m obl_magic.server")
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
@@ -167,7 +148,7 @@ def test_a_kernel_that_is_killed_takes_the_servers_on_all_hosts_along(hosts: Hos
 def test_an_interrupt_ends_the_forked_ranks_on_all_hosts(hosts: Hosts) -> None:
     """The servers hear nothing of it."""
     run = hosts.start("nb", WAITS, "again")
-    _until_up(hosts)
+    hosts.wait_until_up()
     servers = hosts.pids("b", "-m obl_magic.server")
     os.killpg(run.pid, signal.SIGINT)
     until = time.monotonic() + 10
@@ -176,7 +157,7 @@ def test_an_interrupt_ends_the_forked_ranks_on_all_hosts(hosts: Hosts) -> None:
         time.sleep(0.1)
     assert hosts.pids("b", "-m obl_magic.server") == servers
     (hosts.shared / "go").touch()
-    interrupted, values = _results(run.communicate(timeout=60)[0])
+    interrupted, values = results(run.communicate(timeout=60)[0])
     assert interrupted.startswith("KeyboardInterrupt"), interrupted
     assert values == [1, 1]
     hosts.wait_until_empty(5)
@@ -185,11 +166,11 @@ def test_an_interrupt_ends_the_forked_ranks_on_all_hosts(hosts: Hosts) -> None:
 def test_a_server_that_is_killed_costs_its_ranks_and_the_next_run_has_another(hosts: Hosts) -> None:
     """The message names the host."""
     run = hosts.start("nb", WAITS, "again")
-    _until_up(hosts)
+    hosts.wait_until_up()
     (server,) = hosts.pids("b", "-m obl_magic.server")
     hosts.shell("b", f"kill -9 {server}")
     (hosts.shared / "go").touch()
-    died, values = _results(run.communicate(timeout=60)[0])
+    died, values = results(run.communicate(timeout=60)[0])
     assert re.search(r"rank 1 on b died: signal 9", died), died
     assert values == [1, 1]
     hosts.wait_until_empty(5)
@@ -198,7 +179,7 @@ def test_a_server_that_is_killed_costs_its_ranks_and_the_next_run_has_another(ho
 def test_what_a_daemon_that_was_killed_has_left_is_removed_at_once(hosts: Hosts) -> None:
     """Its ranks end with it, and the message names the host; it needs no later run to tidy up."""
     run = hosts.start("nb", WAITS, "again")
-    _until_up(hosts)
+    hosts.wait_until_up()
     for pid in hosts.pids("b", "prted"):
         hosts.shell("b", f"kill -9 {pid} 2> /dev/null || true")
     until = time.monotonic() + 15
@@ -206,7 +187,7 @@ def test_what_a_daemon_that_was_killed_has_left_is_removed_at_once(hosts: Hosts)
         assert time.monotonic() < until, left
         time.sleep(0.1)
     (hosts.shared / "go").touch()
-    lost, values = _results(run.communicate(timeout=60)[0])
+    lost, values = results(run.communicate(timeout=60)[0])
     assert re.search(r"host b was lost \(its daemon has ended\); its rank was 1", lost), lost
     assert values == [1, 1]
     hosts.wait_until_empty(5)
@@ -215,10 +196,10 @@ def test_what_a_daemon_that_was_killed_has_left_is_removed_at_once(hosts: Hosts)
 def test_a_host_that_was_cut_off_is_empty_soon_after_its_cable_is_back(hosts: Hosts) -> None:
     """Its server went unheard of meanwhile, and nobody tells it that its world is over."""
     run = hosts.start("nb", WAITS)
-    _until_up(hosts)
+    hosts.wait_until_up()
     hosts.call("link", "b", "down")
     try:
-        (said,) = _results(run.communicate(timeout=30)[0])
+        (said,) = results(run.communicate(timeout=30)[0])
         assert re.search(r"host b was lost \(no answer for 5 s\); its rank was 1", said), said
         assert hosts.pids("b", "-m obl_magic.server")
     finally:
@@ -246,7 +227,7 @@ def test_where_no_server_comes_up_ranks_are_started_afresh_and_the_run_says_so(h
     """
     )
     said = hosts.python("nb", program, within_s=60, env={"PRTE_MCA_plm_ssh_agent": str(agent)})
-    assert _results(said) == [[True, False]]
+    assert results(said) == [[True, False]]
     why = 'the fork server on b has ended: "Permission denied (for the test)"'
     assert f"{why}, so its ranks were started afresh: it takes longer, and computes the same" in said
     hosts.wait_until_empty()
