@@ -65,8 +65,8 @@ start() {  # name, number
     # the first process of the new process namespace is the child of what we started
     until first=$(pgrep -P "$outer"); do sleep 0.01; done
     echo "$first" > "$state/$name.pid"
-    ip link add "obl$number" type veth peer name eth0 netns "$first"
-    ip link set "obl$number" netns "$(holder switch)"
+    # in the switch's own network from the start: others may bring up hosts at the same time
+    nsenter -t "$(holder switch)" --net ip link add "obl$number" type veth peer name eth0 netns "$first"
     nsenter -t "$(holder switch)" --net ip link set "obl$number" master br0 up
     echo "obl$number" > "$state/$name.link"
     nsenter -t "$first" --net bash -ec "ip link set lo up; ip addr add $net.$number/24 dev eth0; ip link set eth0 up"
