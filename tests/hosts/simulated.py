@@ -52,7 +52,11 @@ class Hosts:
             "HOSTS_READ": ":".join(sorted(read)), "HOSTS_HIDE": ":".join(hide), **more,
         }  # fmt: skip
         self._env.pop("TMPDIR", None)
-        self.call("up", *self.names)
+        try:
+            self.call("up", *self.names)
+        except BaseException:
+            self.down()
+            raise
 
     def call(self, *words: str) -> str:
         """What the script prints."""
