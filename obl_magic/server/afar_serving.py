@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from obl_magic.server.imported import why_not
+from obl_magic.server.imported import NEEDS_BYTES, why_not
 from obl_magic.server.ranks import IsRank, Ranks, look_like
 from obl_magic.server.serving import Server
 from obl_magic.worker.swept import sweep
@@ -23,8 +23,6 @@ from obl_magic.world.free_memory import available_bytes
 from obl_magic.world.leash import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Ear, Leash, deaf, prctl
 
 CUT_OFF_S = 5.0
-NEEDS_BYTES = 1500 * 2**20
-"""Memory that must be free to import anything."""
 _CHUNK_BYTES = 1 << 16
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from obl_magic.worker import shelf
 
+NEEDS_BYTES = 1500 * 2**20
+"""Memory that must be free to import anything."""
 OURS = ("obl_magic.worker.frameworks.keras.adapter",)
 """What of ours a rank imports with Keras."""
 _MADV_DONTNEED = 4

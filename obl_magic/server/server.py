@@ -23,6 +23,7 @@ from obl_magic.errors import SetupProblem
 from obl_magic.hosts.places import is_this_host
 from obl_magic.server.afar import Afar
 from obl_magic.server.here import Here
+from obl_magic.server.imported import NEEDS_BYTES
 from obl_magic.server.running import Running
 from obl_magic.worker import shelf
 from obl_magic.world.channel import Channel, Wanted
@@ -30,8 +31,6 @@ from obl_magic.world.free_memory import available_bytes
 
 BASE = ("numpy", "tensorflow", "keras", "horovod.tensorflow")
 """What it imports in any case; in this order."""
-NEEDS_BYTES = 1500 * 2**20
-"""Memory that must be free to start it."""
 _ATTEMPTS = 3
 _OF_NO_IMPORT = ("PYTEST_CURRENT_TEST", "COLUMNS", "LINES")
 """Variables that change while a process runs and that no library reads, beside our own."""
@@ -230,10 +229,10 @@ class Server:
                 f"no fork server: {why if can_fork() else 'this system has no handles of processes (pidfd)'}"
             )
         with self._lock:
-            running = self._current()
+            running, afar = self._current(), [*self._afar.values()]
         if running is None:
             return "no fork server runs; the next run with workers starts one"
-        return "; ".join([running.status(), *(each.status() for each in self._afar.values())])
+        return "; ".join(each.status() for each in (running, *afar))
 
     @property
     def pid(self) -> int:

@@ -123,10 +123,10 @@ class Hosts:
         for path in self.shared.glob("up-*"):
             path.unlink()
 
-    def wait_until_up(self, ranks: int = 2) -> None:
-        """Waits until so many ranks have said so."""
-        until = time.monotonic() + 60
-        while len(list(self.shared.glob("up-*"))) < ranks:
+    def wait_until_up(self, within_s: float = 30) -> None:
+        """Waits until two ranks have said so."""
+        until = time.monotonic() + within_s
+        while len(list(self.shared.glob("up-*"))) < 2:
             assert time.monotonic() < until, "the ranks did not come up"
             time.sleep(0.02)
 

@@ -17,7 +17,9 @@ BEGIN = """
     import obl_magic
     from obl_magic.server.server import SERVER
 
-    FORKS = "-m obl_magic.server"
+    def forked():
+        import psutil
+        return any("-m obl_magic.server" in " ".join(above.cmdline()) for above in psutil.Process().parents())
 
     def say(what):
         print("RESULT", json.dumps(what), flush=True)
@@ -27,14 +29,8 @@ RUNS = (
     BEGIN
     + """
     def imports():
-        import keras, os, psutil, socket, uuid
-        above = [" ".join(parent.cmdline()) for parent in psutil.Process().parents()]
-        forked = any("-m obl_magic.server" in command for command in above)
-        return socket.gethostname(), forked, os.environ.get("LATER"), os.getcwd(), uuid.uuid4().hex
-
-    def plain():
-        import psutil
-        return any("-m obl_magic.server" in " ".join(p.cmdline()) for p in psutil.Process().parents())
+        import keras, os, socket, uuid
+        return socket.gethostname(), forked(), os.environ.get("LATER"), os.getcwd(), uuid.uuid4().hex
 
     def waits():
         import keras, os, time
@@ -52,7 +48,7 @@ RUNS = (
     def run(function, **options):
         return obl_magic.run(function, hosts="nb:1,b:2", engine="mpi", quiet=True, timeout=50, **options)
 
-    say(run(plain).values)
+    say(run(forked).values)
     first = run(imports, background=True)  # the call waits for no server
     say("coming up" in SERVER.status())
     first.wait()
@@ -66,7 +62,7 @@ RUNS = (
     waiting.wait()
     say(waiting.values)
     say(SERVER.status())
-    say(run(plain).values)
+    say(run(forked).values)
     try:
         run(starts)
     except Exception as error:
@@ -76,7 +72,7 @@ RUNS = (
     say(time.monotonic() - began)
     SERVER.allowed = False
     began = time.monotonic()
-    say([forked for _, forked, *_ in run(imports).values])
+    say([was_forked for _, was_forked, *_ in run(imports).values])
     say(time.monotonic() - began)
     """
 )
@@ -140,7 +136,7 @@ def _nobody_is_up(hosts: Hosts) -> None:
 def test_a_kernel_that_is_killed_takes_the_servers_on_all_hosts_along(hosts: Hosts) -> None:
     """Within five seconds, while a world of theirs runs."""
     run = hosts.start("nb", WAITS)
-    hosts.wait_until_up()
+    hosts.wait_until_up(60)
     assert hosts.pids("b", "-m obl_magic.server")
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
@@ -150,7 +146,7 @@ def test_a_kernel_that_is_killed_takes_the_servers_on_all_hosts_along(hosts: Hos
 def test_an_interrupt_ends_the_forked_ranks_on_all_hosts(hosts: Hosts) -> None:
     """The servers hear nothing of it."""
     run = hosts.start("nb", WAITS, "again")
-    hosts.wait_until_up()
+    hosts.wait_until_up(60)
     servers = hosts.pids("b", "-m obl_magic.server")
     os.killpg(run.pid, signal.SIGINT)
     until = time.monotonic() + 10
@@ -168,7 +164,7 @@ def test_an_interrupt_ends_the_forked_ranks_on_all_hosts(hosts: Hosts) -> None:
 def test_a_server_that_is_killed_costs_its_ranks_and_the_next_run_has_another(hosts: Hosts) -> None:
     """The message names the host."""
     run = hosts.start("nb", WAITS, "again")
-    hosts.wait_until_up()
+    hosts.wait_until_up(60)
     (server,) = hosts.pids("b", "-m obl_magic.server")
     hosts.shell("b", f"kill -9 {server}")
     (hosts.shared / "go").touch()
@@ -181,7 +177,7 @@ def test_a_server_that_is_killed_costs_its_ranks_and_the_next_run_has_another(ho
 def test_what_a_daemon_that_was_killed_has_left_is_removed_at_once(hosts: Hosts) -> None:
     """Its ranks end with it, and the message names the host; it needs no later run to tidy up."""
     run = hosts.start("nb", WAITS, "again")
-    hosts.wait_until_up()
+    hosts.wait_until_up(60)
     for pid in hosts.pids("b", "prted"):
         hosts.shell("b", f"kill -9 {pid} 2> /dev/null || true")
     until = time.monotonic() + 15
@@ -198,7 +194,7 @@ def test_what_a_daemon_that_was_killed_has_left_is_removed_at_once(hosts: Hosts)
 def test_a_host_that_was_cut_off_is_empty_soon_after_its_cable_is_back(hosts: Hosts) -> None:
     """Its server went unheard of meanwhile, and nobody tells it that its world is over."""
     run = hosts.start("nb", WAITS)
-    hosts.wait_until_up()
+    hosts.wait_until_up(60)
     hosts.call("link", "b", "down")
     try:
         (said,) = results(run.communicate(timeout=30)[0])
@@ -222,10 +218,10 @@ def test_where_no_server_comes_up_ranks_are_started_afresh_and_the_run_says_so(h
     agent.write_text(REFUSES)
     agent.chmod(0o755)
     program = (
-        RUNS.partition("    say(run(plain)")[0]
+        RUNS.partition("    say(run(forked)")[0]
         + """
     found = obl_magic.run(imports, hosts="nb:1,b:1", engine="mpi", timeout=50)
-    say([forked for _, forked, *_ in found.values])
+    say([was_forked for _, was_forked, *_ in found.values])
     """
     )
     said = hosts.python("nb", program, within_s=60, env={"PRTE_MCA_plm_ssh_agent": str(agent)})
